@@ -1,0 +1,167 @@
+"""What passes between steps: a validated output, where it came from, and how it was made."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from .prompt import Prompt
+
+T = TypeVar("T", bound=BaseModel)
+T_co = TypeVar("T_co", bound=BaseModel, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with an output.
+
+    Attributes:
+        kind: ``json``, ``schema``, ``validator``, ``length``, ``refused`` (by a plugin's check), ``tool``.
+        text: what is wrong, one sentence.
+        field: the dotted path of the field it is about, or None.
+        source: the plugin that refused it, or None for the engine itself.
+    """
+
+    kind: str
+    text: str
+    field: str | None = None
+    source: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.text}" if self.field else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a message cost. Tokens and forwards are counted, never estimated; times are seconds.
+
+    ``cached`` prompt tokens were not computed again; ``forced`` output tokens were dictated by the grammar.
+    Usages add up: ``a + b``.
+    """
+
+    prompt: int = 0
+    cached: int = 0
+    output: int = 0
+    forced: int = 0
+    forwards: int = 0
+    queued: float = 0.0
+    prefill: float = 0.0
+    decode: float = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, n) + getattr(other, n) for n in self.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTrace:
+    """One attempt token by token; the arrays run in step (see ``Generation`` in the backend protocol)."""
+
+    tokens: tuple[int, ...]
+    texts: tuple[str, ...]
+    logprobs: tuple[float, ...] | None
+    forced: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a step: what was asked, what came back, and what was wrong with it.
+
+    ``prompt`` is None for a tool stage, whose ``raw`` is the canonical JSON of what the function returned.
+    """
+
+    index: int
+    prompt: Prompt | None
+    raw: str
+    problems: tuple[Problem, ...] = ()
+    usage: Usage = Usage()
+    tokens: TokenTrace | None = None
+    truncated: int = 0
+    finish_reason: str = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who made a message: the stage, its distribution and version, its model, and the backend."""
+
+    stage: str
+    plugin: str | None = None
+    version: str | None = None
+    model: str | None = None
+    backend: str | None = None
+    tuned: bool = True
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Message(Generic[T_co]):
+    """The validated output of a step.
+
+    Attributes:
+        step: the step's name in its stack; ``input`` for the message that starts a run.
+        content: the pydantic instance.
+        parents: the ``node_id`` of every message a bound field came from.
+        attempts: every try, the last of which gave ``content``.
+        usage: the sum over attempts.
+        confidence: per top-level field, the product over its decided tokens of the probability given to the
+            chosen token among those the grammar allowed; None where unknown.
+        work_key: says "the same work"; used by caches.
+        content_id: says "the same content"; a store keeps it once.
+        node_id: this very message, in this very run.
+        narrowed: the normalised JSON Schema as narrowed for this input, or None if it was not.
+    """
+
+    step: str
+    content: T_co
+    node_id: str
+    content_id: str
+    work_key: str = ""
+    parents: tuple[str, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    usage: Usage = Usage()
+    confidence: Mapping[str, float] | None = None
+    origin: Origin | None = None
+    narrowed: Mapping[str, Any] | None = None
+    started: float = 0.0
+    """Unix seconds when the step began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A step that was passed over because its ``when`` was false."""
+
+    step: str
+    node_id: str
+    when: str
+    parents: tuple[str, ...] = field(default=())
+
+
+def digest(*parts: str | bytes | None) -> str:
+    """SHA-256 (hex) of the parts, each preceded by its length so that no two lists of parts collide.
+
+    >>> digest("ab", "c") == digest("a", "bc")
+    False
+    """
+    state = hashlib.sha256()
+    for part in parts:
+        raw = b"" if part is None else part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
+        state.update(b"-" if part is None else str(len(raw)).encode() + b":")
+        state.update(raw)
+    return state.hexdigest()
+
+
+def node_id(run: str, step: str, index: int = 0, attempt: int = 0) -> str:
+    """The name of one node: run, step path, index (for repeated steps) and attempt."""
+    return f"{run}/{step}/{index}/{attempt}"
+
+
+def derive_seed(seed: int, step: str, index: int = 0, attempt: int = 0) -> int:
+    """A 63-bit seed for one attempt, from the run's seed and the attempt's place, whatever order work is done in."""
+    return int(digest(str(seed), step, str(index), str(attempt))[:16], 16) >> 1
+
+
+__all__ = ["Attempt", "Message", "Origin", "Problem", "Skipped", "TokenTrace", "Usage", "derive_seed", "digest", "node_id"]

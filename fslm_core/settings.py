@@ -1,0 +1,184 @@
+"""All settings, one typed object: ``fslm.toml`` and ``FSLM_*`` variables.
+
+From weak to strong: the user's ``fslm.toml`` (in the configuration folder of the platform), ``./fslm.toml``,
+``FSLM_*`` variables (``FSLM_OFFLINE=1``, ``FSLM_TRACE__CONTENT=none``), arguments of :func:`load`.
+``FSLM_CONFIG`` names one file to read in place of both.
+
+>>> load(offline=True, files=()).offline
+True
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from .errors import SettingsError
+
+FILE_NAME = "fslm.toml"
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TraceSettings(_Section):
+    """What is kept of a run.
+
+    ``content`` None leaves the choice to who opens the engine: the command line keeps ``full``, an
+    ``Engine()`` in a program ``none`` (shape, scores, times and keyed hashes, but no text).
+    """
+
+    path: Path | None = None
+    content: Literal["full", "redacted", "none"] | None = None
+    on_failure: Literal["fail", "continue"] = "fail"
+
+
+class TorchSettings(_Section):
+    """The in-process backend. ``threads`` 0 lets torch choose; ``device`` is ``cpu`` or ``cuda``."""
+
+    device: str = "auto"
+    threads: int = Field(default=0, ge=0)
+    max_batch: int = Field(default=32, ge=1)
+
+
+class OpenAISettings(_Section):
+    """A server that speaks the OpenAI protocol, such as vLLM. The key is read from ``api_key_env``."""
+
+    base_url: str = "http://127.0.0.1:8000/v1"
+    api_key_env: str = "OPENAI_API_KEY"
+    models: dict[str, str] = {}
+    """The served model name for each stage name; a stage not listed is asked for by its own name."""
+
+
+class StageSettings(_Section):
+    """What an operator may replace of a stage without touching its plugin."""
+
+    adapter: Path | None = None
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    variant: str | None = None
+    allow_untrained: bool = False
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Unknown keys are errors."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FSLM_", env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+    )
+
+    offline: bool = False
+    """Never reach for a network: what is not in the cache is an error."""
+    cache_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_dir("fslm")))
+    data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("fslm")))
+    backend: str = "torch"
+    profile: str | None = None
+    """Chooses ``Stage(variants=…)`` by name; a stage without that variant runs its own model, and says so."""
+    plugins: Names | None = None
+    """Only these plugins (entry-point names or distributions) are loaded; None loads all."""
+    disable: Names = ()
+    """These plugins are never imported."""
+    foreign_checks: Names = ()
+    """Plugins whose ``fslm_check_message`` also judges the stages of other plugins."""
+    trace: TraceSettings = TraceSettings()
+    torch: TorchSettings = TorchSettings()
+    openai: OpenAISettings = OpenAISettings()
+    stages: dict[str, StageSettings] = {}
+
+    @field_validator("plugins", "disable", "foreign_checks", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def trace_path(self) -> Path:
+        """The trace database's file."""
+        return self.trace.path or self.data_dir / "trace.db"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        files = tuple(TomlConfigSettingsSource(settings_cls, toml_file=f) for f in _files_to_read())
+        return (init_settings, env_settings, *files)
+
+
+_chosen_files: Sequence[Path] | None = None
+
+
+def user_file() -> Path:
+    """The user's own settings file, whether it exists or not; ``FSLM_CONFIG`` takes its place."""
+    named = os.environ.get("FSLM_CONFIG")
+    return Path(named) if named else Path(platformdirs.user_config_dir("fslm")) / FILE_NAME
+
+
+def _files_to_read() -> Sequence[Path]:
+    if _chosen_files is not None:
+        return _chosen_files
+    if os.environ.get("FSLM_CONFIG"):
+        return (user_file(),)
+    return (Path(FILE_NAME), user_file())
+
+
+def load(*, files: Sequence[Path] | None = None, **overrides: Any) -> Settings:
+    """Read files and environment into one :class:`Settings`.
+
+    Args:
+        files: read these TOML files, strongest first, instead of the usual ones.
+        overrides: fields to set whatever files and environment say.
+
+    Raises:
+        SettingsError: a file that is not TOML, an unknown key, a value of the wrong type.
+    """
+    global _chosen_files
+    known = {f"FSLM_{name}".upper() for name in Settings.model_fields} | {"FSLM_CONFIG"}
+    for variable in os.environ:
+        if variable.upper().startswith("FSLM_") and variable.upper().split("__")[0] not in known:
+            raise SettingsError(
+                f"the variable {variable} means nothing to fslm", expected="one of " + ", ".join(sorted(known))
+            )
+    _chosen_files = files
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(
+            f"the setting {where!r} is wrong: {first['msg']}",
+            found=first.get("input"),
+            hint=f"mend it in {FILE_NAME}, {user_file()} or the FSLM_{where.upper().replace('.', '__')} variable",
+        ) from None
+    except (ValueError, OSError) as error:  # TOMLDecodeError is a ValueError
+        raise SettingsError(f"a settings file cannot be read: {error}", hint="mend the file named above") from None
+    finally:
+        _chosen_files = None
+
+
+@cache
+def default() -> Settings:
+    """The settings of this process, read once."""
+    return load()
+
+
+__all__ = ["OpenAISettings", "Settings", "StageSettings", "TorchSettings", "TraceSettings", "default", "load", "user_file"]
