@@ -283,10 +283,51 @@ def _trimmed(spans: list[Span]) -> list[Span]:
     return [s for s in spans if s.text] or spans[:1]
 
 
+class Expression:
+    """A sandboxed Jinja expression, as in ``Step(when="category.category != 'OTHER'")``.
+
+    Attributes:
+        names: the variables it asks for.
+        attributes: (variable, attribute) wherever it asks for an attribute of one.
+
+    Raises:
+        PromptError: it does not parse or reaches for Python internals.
+
+    >>> e = Expression("a.b > 1")
+    >>> e.holds({"a": {"b": 2}}), sorted(e.names), e.attributes
+    (True, ['a'], frozenset({('a', 'b')}))
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        environment = _Sandbox()
+        try:
+            tree = ImmutableSandboxedEnvironment().parse("{% if " + source + " %}{% endif %}")
+            self._compiled = environment.compile_expression(source, undefined_to_none=False)
+        except TemplateError as error:
+            raise PromptError(f"the expression does not parse: {error}", found=source) from None
+        gets = list(tree.find_all(nodes.Getattr))
+        if any(node.attr.startswith("_") for node in gets):
+            raise PromptError("the expression reaches for Python internals", found=source)
+        self.names = frozenset(meta.find_undeclared_variables(tree))
+        self.attributes = frozenset((n.node.name, n.attr) for n in gets if isinstance(n.node, nodes.Name))
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Evaluate to true or false.
+
+        Raises:
+            PromptError: it asks for what is not there, or raises.
+        """
+        try:
+            return bool(self._compiled(**values))
+        except Exception as error:  # the expression is the author's; whatever it raises is his to mend
+            raise PromptError(f"the expression failed: {error}", found=self.source) from None
+
+
 def variables_of(model: BaseModel) -> dict[str, Any]:
     """The names a template may use for this input: its fields and computed fields."""
     kind = type(model)
     return {name: getattr(model, name) for name in (*kind.model_fields, *kind.model_computed_fields)}
 
 
-__all__ = ["REDACTED", "Prompt", "Role", "Span", "Template", "variables_of"]
+__all__ = ["REDACTED", "Expression", "Prompt", "Role", "Span", "Template", "variables_of"]

@@ -1,0 +1,154 @@
+"""What can be known of an adapter folder without loading it: its base, shape, hash, and how it was trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .errors import AdapterError
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+RECORD = "fslm.json"
+_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+class AdapterRecord(BaseModel):
+    """``fslm.json``: what an adapter was trained with. A stage that no longer agrees with it is refused."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    format: int = 1
+    stage: str
+    base: str
+    """The checkpoint's name."""
+    base_sha256: str | None = None
+    template: str
+    """SHA-256 (hex) of the prompt template's source."""
+    input_schema: str
+    output_schema: str
+    data_sha256: str | None = None
+    recipe: dict[str, Any] = {}
+    languages: list[str] = []
+    licences: dict[str, str] = {}
+    scores: dict[str, float] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """An adapter folder as it lies on disk.
+
+    Attributes:
+        sha256: of ``adapter_model.safetensors``, hex.
+        rank: the LoRA rank its configuration names.
+        shapes: tensor name to shape, from the file's header.
+        record: ``fslm.json``, or None where there is none.
+    """
+
+    path: Path
+    sha256: str
+    rank: int
+    size: int
+    config: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+    record: AdapterRecord | None
+
+
+def inspect(path: Path) -> AdapterInfo:
+    """Read an adapter folder's configuration, weights' header and record; load no weight.
+
+    Raises:
+        AdapterError: a file is missing, cut short, not what its name says, or not a plain LoRA.
+    """
+    weights = path / WEIGHTS
+    try:
+        stat = weights.stat()
+        parts = [(path / CONFIG).stat().st_mtime_ns, (path / RECORD).stat().st_mtime_ns if (path / RECORD).exists() else 0]
+    except OSError as error:
+        raise AdapterError(
+            "the adapter folder is not complete",
+            where=str(path),
+            found=f"{os.path.basename(error.filename or str(path))}: {error.strerror}",
+            expected=f"{CONFIG} and {WEIGHTS}",
+            hint="install the plugin again, or make the adapter with its `train/` recipe",
+        ) from None
+    return _inspect(path, stat.st_size, stat.st_mtime_ns, tuple(parts))
+
+
+@lru_cache(maxsize=256)
+def _inspect(path: Path, size: int, changed: int, others: tuple[int, ...]) -> AdapterInfo:
+    config = _json(path / CONFIG)
+    if config.get("peft_type") != "LORA" or not isinstance(config.get("r"), int):
+        raise AdapterError("the adapter is not a LoRA", where=str(path / CONFIG), found=config.get("peft_type"), expected="LORA")
+    shapes = _shapes(path / WEIGHTS, size)
+    with open(path / WEIGHTS, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    record = None
+    if (path / RECORD).exists():
+        try:
+            record = AdapterRecord.model_validate(_json(path / RECORD))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise AdapterError(
+                f"{RECORD} is not a training record: {'.'.join(map(str, first['loc']))}: {first['msg']}", where=str(path / RECORD)
+            ) from None
+    return AdapterInfo(path, sha256, config["r"], size, config, shapes, record)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise AdapterError(f"the file is not JSON: {error}", where=str(path)) from None
+    if not isinstance(value, dict):
+        raise AdapterError("the file does not hold a JSON object", where=str(path), found=type(value).__name__)
+    return value
+
+
+def _shapes(path: Path, size: int) -> dict[str, tuple[int, ...]]:
+    """Read a safetensors header and check it against the file's length (https://github.com/huggingface/safetensors)."""
+    broken = AdapterError(
+        "the weights file is cut short or not safetensors",
+        where=str(path),
+        found=f"{size} bytes",
+        hint="install the plugin again, or copy the file whole",
+    )
+    with open(path, "rb") as file:
+        head = file.read(8)
+        if len(head) < 8:
+            raise broken
+        (length,) = struct.unpack("<Q", head)
+        if length > min(size - 8, 100_000_000):
+            raise broken
+        try:
+            header = json.loads(file.read(length))
+            tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            end = 0
+            for name, entry in tensors.items():
+                start, stop = entry["data_offsets"]
+                if stop - start != math.prod(entry["shape"]) * _WIDTHS[entry["dtype"]]:
+                    raise AdapterError("a tensor's bytes do not match its shape", where=str(path), found=name)
+                end = max(end, stop)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise broken from None
+    if 8 + length + end != size:
+        raise AdapterError(
+            "the weights file is cut short",
+            where=str(path),
+            found=f"{size} bytes",
+            expected=f"{8 + length + end} bytes",
+            hint="install the plugin again, or copy the file whole",
+        )
+    return {name: tuple(entry["shape"]) for name, entry in tensors.items()}
+
+
+__all__ = ["CONFIG", "RECORD", "WEIGHTS", "AdapterInfo", "AdapterRecord", "inspect"]

@@ -1,0 +1,373 @@
+"""A typed arrangement of steps: where each field comes from, when a step runs, and whether it all fits.
+
+A field with exactly one supplier is wired by itself; with several, the check refuses and prints the ``bind`` lines to
+choose from. Nothing here loads a weight.
+"""
+
+from __future__ import annotations
+
+import enum
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from .errors import CheckError, FslmError, PromptError, StackError
+from .prompt import Expression
+from .stage import NAME, Stage
+
+In = TypeVar("In", bound=BaseModel)
+Out = TypeVar("Out", bound=BaseModel)
+
+INPUT = "input"
+OUTPUT = "output"
+
+
+class Step:
+    """A stage's place in a stack.
+
+    Args:
+        stage: what runs here.
+        name: unique in the stack, without dots; the last word of the stage's name if not given.
+        bind: input field to ``step.field`` (or ``input.field``), deeper paths allowed.
+        when: a Jinja expression over ``input`` and earlier steps; the step is skipped where it is false.
+
+    Raises:
+        StackError: a name with a dot, or ``input`` or ``output``.
+    """
+
+    def __init__(
+        self, stage: Stage[Any, Any], *, name: str | None = None, bind: Mapping[str, str] | None = None, when: str | None = None
+    ) -> None:
+        self.stage = stage
+        self.name = name if name is not None else stage.name.rpartition(".")[2].replace("-", "_")
+        self.bind = dict(bind or {})
+        self.when = when
+        if not self.name.isidentifier() or self.name in (INPUT, OUTPUT):
+            raise StackError(
+                "a step's name is one word",
+                where=f"step of {stage.name}",
+                found=self.name,
+                expected=f"letters, digits and '_', and not {INPUT!r} or {OUTPUT!r}",
+                hint="pass Step(…, name='…')",
+            )
+
+    def __repr__(self) -> str:
+        return f"Step({self.stage.name!r}, name={self.name!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a field comes from: a step (or ``input``) and the path within its message."""
+
+    step: str
+    path: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return ".".join((self.step, *self.path))
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """A stack as it will run.
+
+    Attributes:
+        steps: the steps, in order.
+        sources: for each step (and ``output``), each bound field and where it comes from. A field that is not here
+            keeps its model's default.
+        conditions: the compiled ``when`` of each step that has one.
+        warnings: what does not stop the stack, yet deserves a look.
+    """
+
+    steps: tuple[Step, ...]
+    sources: Mapping[str, Mapping[str, Source]]
+    conditions: Mapping[str, Expression]
+    warnings: tuple[str, ...] = ()
+
+    def needs(self, step: str) -> frozenset[str]:
+        """The names of the steps that must have ended before ``step`` can begin."""
+        bound = {source.step for source in self.sources[step].values()}
+        asked = self.conditions[step].names if step in self.conditions else frozenset()
+        return frozenset((bound | asked) - {INPUT})
+
+
+class Stack(Generic[In, Out]):
+    """A typed arrangement of steps with one input and one output model.
+
+    Args:
+        name: in a plugin, its entry-point name or that name and a dot first.
+        input: the model of what a run is given.
+        output: the model of what it returns; its fields are bound by the same rules as a step's.
+        steps: stages, or steps, in order.
+        bind: output field to ``step.field``.
+        description: one sentence for people.
+
+    Raises:
+        StackError: no step, two steps of one name, or a bad name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        input: type[In],
+        output: type[Out],
+        steps: Sequence[Step | Stage[Any, Any]],
+        bind: Mapping[str, str] | None = None,
+        description: str = "",
+    ) -> None:
+        self.name = name
+        self.input = input
+        self.output = output
+        self.steps = tuple(s if isinstance(s, Step) else Step(s) for s in steps)
+        self.bind = dict(bind or {})
+        self.description = description
+        where = f"stack {name}"
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise StackError("a stack's name is dotted lower-case words", found=name)
+        for label, kind in (("input", input), ("output", output)):
+            if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+                raise StackError(f"{label} is not a pydantic model", where=where, found=kind)
+        if not self.steps:
+            raise StackError("a stack needs a step", where=where)
+        names = [step.name for step in self.steps]
+        if twins := sorted({n for n in names if names.count(n) > 1}):
+            raise StackError("two steps have one name", where=where, found=", ".join(twins), hint="pass Step(…, name='…') for one of them")
+
+    def __repr__(self) -> str:
+        return f"Stack({self.name!r}, {self.input.__name__} -> {self.output.__name__}, {len(self.steps)} steps)"
+
+    @property
+    def stages(self) -> tuple[Stage[Any, Any], ...]:
+        """The stages of its steps, each once, in order."""
+        return tuple(dict.fromkeys(step.stage for step in self.steps))
+
+    @cached_property
+    def wiring(self) -> Wiring:
+        """How the stack is wired.
+
+        Raises:
+            CheckError: a field nobody supplies, several suppliers, a type that does not fit, a template variable that
+                is no field, a schema that cannot be expressed or has no bound, a bad ``when``. All of it at once.
+        """
+        return _Wirer(self).wire()
+
+
+@dataclass
+class _Wirer:
+    """Builds a stack's wiring, and keeps every finding on the way."""
+
+    stack: Stack[Any, Any]
+    models: dict[str, type[BaseModel]] = field(default_factory=dict)
+    conditional: set[str] = field(default_factory=set)
+    sources: dict[str, dict[str, Source]] = field(default_factory=dict)
+    conditions: dict[str, Expression] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+
+    def wire(self) -> Wiring:
+        self.models[INPUT] = self.stack.input
+        for step in self.stack.steps:
+            self._condition(step)
+            self._bind(step.name, step.stage.input, step.bind, "bind")
+            self._stage(step)
+            self.models[step.name] = step.stage.output
+            if step.when is not None:
+                self.conditional.add(step.name)
+        self._bind(OUTPUT, self.stack.output, self.stack.bind, "Stack(bind=…)")
+        if self.errors:
+            raise CheckError(self.stack.name, self.errors)
+        return Wiring(self.stack.steps, self.sources, self.conditions, tuple(self._warnings()))
+
+    def _warnings(self) -> Iterator[str]:
+        for step in self.stack.steps:
+            stage = step.stage
+            if stage.model is not None and stage.model.untuned:
+                yield f"step {step.name}: untuned: {stage.model.base} runs without an adapter (say SLM(tuned=True) if it was tuned)"
+            if stage.tool is None and stage.max_tokens < stage.schema.max_bytes:
+                yield (
+                    f"step {step.name}: an output longer than {stage.max_tokens} tokens is cut and fails"
+                    f" (the longest its schema allows is {stage.schema.max_bytes} bytes)"
+                )
+        used = {s.step for by_field in self.sources.values() for s in by_field.values()}
+        used |= {name for condition in self.conditions.values() for name in condition.names}
+        for step in self.stack.steps:
+            if step.name not in used:
+                yield f"step {step.name}: nothing uses its output"
+
+    def _stage(self, step: Step) -> None:
+        stage = step.stage
+        if stage.tool is not None:
+            return
+        for made in (lambda: stage.schema, lambda: stage.template):
+            try:
+                made()
+            except FslmError as error:
+                self.errors.append(f"step {step.name}: {_one_line(error)}")
+        if "template" in vars(stage):
+            known = {*stage.input.model_fields, *stage.input.model_computed_fields}
+            for name in sorted(stage.template.variables - known):
+                self.errors.append(
+                    f"step {step.name}: {stage.template.name} uses {name!r}, which is no field of {stage.input.__name__}"
+                    f" (it has {', '.join(sorted(known))})"
+                )
+        if "schema" in vars(stage) and (complaint := stage.schema.grammar_error()):
+            self.errors.append(f"step {step.name}: the grammar cannot express {stage.output.__name__}: {complaint}")
+
+    def _condition(self, step: Step) -> None:
+        if step.when is None:
+            return
+        try:
+            condition = Expression(step.when)
+        except PromptError as error:
+            self.errors.append(f"step {step.name}: when: {_one_line(error)}")
+            return
+        for name in sorted(condition.names - set(self.models)):
+            self.errors.append(f"step {step.name}: when={step.when!r} asks for {name!r}; known here: {', '.join(self.models)}")
+        for name, attribute in sorted(condition.attributes):
+            if name in self.models and attribute not in self.models[name].model_fields:
+                self.errors.append(
+                    f"step {step.name}: when={step.when!r} asks for {name}.{attribute};"
+                    f" {self.models[name].__name__} has {', '.join(self.models[name].model_fields)}"
+                )
+        self.conditions[step.name] = condition
+
+    def _bind(self, name: str, model: type[BaseModel], explicit: Mapping[str, str], argument: str) -> None:
+        bound: dict[str, Source] = {}
+        self.sources[name] = bound
+        for unknown in sorted(set(explicit) - set(model.model_fields)):
+            self.errors.append(f"step {name}: {argument} names {unknown!r}, which is no field of {model.__name__}")
+        for field_name, info in model.model_fields.items():
+            source = (
+                self._explicit(name, field_name, explicit[field_name], info.annotation)
+                if field_name in explicit
+                else self._implicit(name, field_name, info.annotation, info.is_required())
+            )
+            if source is not None:
+                bound[field_name] = source
+
+    def _explicit(self, step: str, name: str, path: str, wanted: Any) -> Source | None:
+        head, *rest = path.split(".")
+        place = f"step {step}: field {name!r} is bound to {path!r}"
+        if head not in self.models or not rest:
+            self.errors.append(f"{place}, but the suppliers here are " + ", ".join(f"{s}.<field>" for s in self.models))
+            return None
+        annotation: Any = self.models[head]
+        for part in rest:
+            inner = _model_of(annotation)
+            if inner is None or part not in inner.model_fields:
+                has = f"{inner.__name__} has {', '.join(inner.model_fields)}" if inner else f"{_show(annotation)} has no fields"
+                self.errors.append(f"{place}, but {has}")
+                return None
+            nullable = inner is not annotation and _accepts_null(annotation)
+            annotation = inner.model_fields[part].annotation
+            if nullable:
+                annotation = annotation | None
+        source = Source(head, tuple(rest))
+        self._fit(step, name, source, annotation, wanted)
+        return source
+
+    def _implicit(self, step: str, name: str, wanted: Any, required: bool) -> Source | None:
+        same = [(s, m.model_fields[name].annotation) for s, m in self.models.items() if name in m.model_fields]
+        fitting = [(s, annotation) for s, annotation in same if fits(annotation, wanted)]
+        if len(fitting) == 1:
+            supplier, annotation = fitting[0]
+            source = Source(supplier, (name,))
+            self._fit(step, name, source, annotation, wanted)
+            return source
+        if len(fitting) > 1:
+            lines = " or ".join(f'bind={{"{name}": "{s}.{name}"}}' for s, _ in fitting)
+            self.errors.append(f"step {step}: field {name!r} has several suppliers; choose one: {lines}")
+        elif same:
+            offers = ", ".join(f"{s}.{name} is {_show(a)}" for s, a in same)
+            self.errors.append(f"step {step}: field {name!r} wants {_show(wanted)}, but {offers}")
+        elif required:
+            self.errors.append(f"step {step}: nobody supplies field {name!r} ({_show(wanted)}); there are: {self._offers()}")
+        return None
+
+    def _fit(self, step: str, name: str, source: Source, given: Any, wanted: Any) -> None:
+        if not fits(given, wanted):
+            self.errors.append(f"step {step}: field {name!r} wants {_show(wanted)}, but {source} is {_show(given)}")
+        elif source.step in self.conditional and not _accepts_null(wanted):
+            self.errors.append(
+                f"step {step}: field {name!r} comes from {source}, a step that may be skipped, so it must accept null:"
+                f" write `{name}: {_show(wanted)} | None`"
+            )
+
+    def _offers(self) -> str:
+        return ", ".join(f"{step}.{name}" for step, model in self.models.items() for name in model.model_fields)
+
+
+def fits(given: Any, wanted: Any) -> bool:
+    """Say whether every value of type ``given``, written as JSON, has a place in type ``wanted``.
+
+    Constraints in ``Annotated`` are left to validation.
+
+    >>> fits(int, float), fits(str | None, str), fits(Literal["a"], str)
+    (True, False, True)
+    """
+    given, wanted = _bare(given), _bare(wanted)
+    if wanted is Any or given == wanted:
+        return True
+    if _is_union(given):
+        return all(fits(part, wanted) for part in get_args(given))
+    if _is_union(wanted):
+        return any(fits(given, part) for part in get_args(wanted))
+    choices = _choices(given)
+    if choices is not None:
+        allowed = _choices(wanted)
+        if allowed is not None:
+            return choices <= allowed
+        return isinstance(wanted, type) and all(isinstance(value, wanted) for value in choices)
+    if (origin := get_origin(given)) in (list, tuple, set, frozenset, typing.Sequence) and get_origin(wanted) in (list, Sequence):
+        return bool(origin) and all(fits(a, get_args(wanted)[0]) for a in get_args(given) if a is not Ellipsis)
+    if not (isinstance(given, type) and isinstance(wanted, type)):
+        return False
+    return issubclass(given, wanted) or (given is int and wanted is float)
+
+
+def _bare(annotation: Any) -> Any:
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return type(None) if annotation is None else annotation
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, types.UnionType)
+
+
+def _choices(annotation: Any) -> set[Any] | None:
+    if get_origin(annotation) is Literal:
+        return {a.value if isinstance(a, enum.Enum) else a for a in get_args(annotation)}
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return {member.value for member in annotation}
+    return None
+
+
+def _accepts_null(annotation: Any) -> bool:
+    return fits(type(None), annotation)
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    """The one pydantic model an annotation means, null left aside."""
+    bare = _bare(annotation)
+    parts = [_bare(p) for p in get_args(bare) if p is not type(None)] if _is_union(bare) else [bare]
+    only = parts[0] if len(parts) == 1 else None
+    return only if isinstance(only, type) and issubclass(only, BaseModel) else None
+
+
+def _show(annotation: Any) -> str:
+    bare = _bare(annotation)
+    return bare.__name__ if isinstance(bare, type) and not get_args(bare) else str(bare).replace("typing.", "")
+
+
+def _one_line(error: FslmError) -> str:
+    parts = [f"{error.where}: {error.what}" if error.where else error.what]
+    parts += [f"{label}: {text}" for label, text in (("found", error.found), ("next", error.hint)) if text]
+    return "; ".join(parts)
+
+
+__all__ = ["INPUT", "OUTPUT", "Source", "Stack", "Step", "Wiring", "fits"]
