@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import FslmError
-from .message import Attempt, Message, Skipped
+from .message import Attempt, Message, Origin, Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,15 @@ class TextWritten:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """An attempt gave no valid message."""
+    """An attempt gave no valid message. ``started`` is Unix seconds, as in ``Message``."""
 
     run: str
     step: str
     node_id: str
     attempt: Attempt
+    origin: Origin | None = None
+    parents: tuple[str, ...] = ()
+    started: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who made a message: the stage, its distribution and version, its model, and the backend."""
+    """Who made a message: the stage, its distribution and version, its model, and the backend.
+
+    ``input`` and ``output`` are the stage's models: a store that redacts asks them which fields are sensitive,
+    and where they are None it hides all data.
+    """
 
     stage: str
     plugin: str | None = None
@@ -95,6 +99,8 @@ class Origin:
     backend: str | None = None
     tuned: bool = True
     fingerprint: str = ""
+    input: type[BaseModel] | None = None
+    output: type[BaseModel] | None = None
 
 
 @dataclass(frozen=True, slots=True)
