@@ -1,0 +1,213 @@
+"""LoRA adapters side by side on one base model, and never one that fits only in part.
+
+PEFT answers a missing key, or a configuration it knows only in part, with a warning at most, and the base
+model then speaks in the adapter's name. So an adapter is first tried on an empty copy of the base: what PEFT
+would build from its configuration must equal what its file holds, tensor by tensor and shape by shape. Only
+then is the served model touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ... import adapter as folders
+from ...errors import AdapterError
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+_SHAPE = {"r", "target_modules", "exclude_modules", "rank_pattern", "layers_to_transform", "layers_pattern", "fan_in_fan_out"}
+_SCALE = {"lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout", "init_lora_weights"}
+_LABELS = {"peft_type", "task_type", "inference_mode", "base_model_name_or_path", "revision", "auto_mapping", "peft_version"}
+_PLAIN = _SHAPE | _SCALE | _LABELS
+_PLAIN_INIT = (True, False, "gaussian", "orthogonal")
+"""Ways to initialise that leave the base weights alone; PiSSA, for one, does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A checked adapter: its configuration for PEFT, and its tensors by their names in the file."""
+
+    name: str
+    config: LoraConfig
+    tensors: dict[str, Tensor]
+
+
+def read(path: Path, *, sha256: str | None, checkpoint: str, base: PreTrainedModel) -> Adapter:
+    """Read an adapter folder and make sure that it fits ``base`` exactly. ``base`` is not touched.
+
+    Args:
+        path: a PEFT folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
+        sha256: what ``adapter_model.safetensors`` must hash to (hex), or None for any.
+        checkpoint: the base's name, compared with the one the adapter was trained on.
+        base: the model it must fit; only its configuration is read.
+
+    Raises:
+        AdapterError: a file is missing or cut short, the hash is another, it is not a plain LoRA, it was
+            trained on another base, or a tensor is missing, unexpected or of another shape.
+    """
+    info = folders.inspect(path)
+    raw = (path / folders.WEIGHTS).read_bytes()
+    found = hashlib.sha256(raw).hexdigest()
+    if found != (sha256 or found) or found != info.sha256:
+        raise AdapterError(
+            "the adapter's weights are not those that were asked for",
+            where=str(path),
+            found=f"SHA-256 {found}",
+            expected=f"SHA-256 {sha256 or info.sha256}",
+            hint="install the plugin again, or mend the sha256 in the settings",
+        )
+    _refuse_other_base(info, checkpoint)
+    config = _config(info)
+    _compare(info, _expected(config, base, path))
+    return Adapter("a" + found, config, _tensors(raw, path))
+
+
+def attach(model: PreTrainedModel | PeftModel, adapter: Adapter) -> PeftModel:
+    """Put a checked adapter beside those ``model`` has already; it is not made active.
+
+    The weights take the base's dtype and device.
+
+    Raises:
+        AdapterError: PEFT did not take every tensor.
+    """
+    from peft import PeftModel, set_peft_model_state_dict
+
+    if isinstance(model, PeftModel):
+        host = model
+        host.add_adapter(adapter.name, adapter.config, low_cpu_mem_usage=True, autocast_adapter_dtype=False)
+    else:
+        host = PeftModel(
+            model, adapter.config, adapter_name=adapter.name, low_cpu_mem_usage=True, autocast_adapter_dtype=False
+        )
+    base = host.get_base_model()
+    tensors = {key: value.to(base.device, base.dtype) for key, value in adapter.tensors.items()}
+    result = set_peft_model_state_dict(host, tensors, adapter_name=adapter.name, low_cpu_mem_usage=True)
+    missing = [key for key in result.missing_keys if f".{adapter.name}." in key]
+    if missing or result.unexpected_keys:
+        host.delete_adapter(adapter.name)
+        raise AdapterError(
+            "the adapter could not be loaded whole",
+            found=f"missing {missing[:3]}, unexpected {list(result.unexpected_keys)[:3]}",
+            hint="make the adapter again with its `train/` recipe",
+        )
+    host.eval()
+    return host
+
+
+def _refuse_other_base(info: folders.AdapterInfo, checkpoint: str) -> None:
+    """Compare the recorded base's name; a path or a Hub name says nothing here, the shapes decide then."""
+    named = info.record.base if info.record else info.config.get("base_model_name_or_path")
+    is_name = isinstance(named, str) and named and not any(c in named for c in "/\\:")
+    if (info.record or is_name) and named != checkpoint:
+        raise AdapterError(
+            "the adapter was trained on another base",
+            where=str(info.path),
+            found=named,
+            expected=checkpoint,
+            hint=f"give the stage the base {named!r}, or train an adapter on {checkpoint!r}",
+        )
+
+
+def _config(info: folders.AdapterInfo) -> LoraConfig:
+    from peft import LoraConfig
+
+    known = LoraConfig().to_dict()
+    odd = {
+        name: value
+        for name, value in info.config.items()
+        if name not in _PLAIN and value and value != _jsonable(known.get(name))
+    }
+    if info.config.get("init_lora_weights", True) not in _PLAIN_INIT:
+        odd["init_lora_weights"] = info.config["init_lora_weights"]
+    if info.config.get("task_type") not in ("CAUSAL_LM", None):
+        odd["task_type"] = info.config["task_type"]
+    if odd:
+        raise AdapterError(
+            "the adapter is not a plain LoRA for a causal language model",
+            where=str(info.path / folders.CONFIG),
+            found=", ".join(f"{name} = {value!r}" for name, value in odd.items()),
+            expected="low-rank A and B matrices on linear layers, and nothing else",
+            hint="train it without these options",
+        )
+    plain = {name: info.config[name] for name in _PLAIN & info.config.keys() & known.keys()}
+    try:
+        return LoraConfig(**{**plain, "inference_mode": True, "init_lora_weights": True})
+    except (TypeError, ValueError) as error:
+        raise AdapterError(f"PEFT refuses the adapter's configuration: {error}", where=str(info.path)) from None
+
+
+def _jsonable(value: object) -> object:
+    return list(value) if isinstance(value, set | tuple) else value
+
+
+def _expected(config: LoraConfig, base: PreTrainedModel, path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes PEFT would give this configuration's tensors, found on a copy of the base without weights."""
+    import torch
+    from peft import PeftModel, get_peft_model_state_dict
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        empty: Any = AutoModelForCausalLM.from_config(base.config)
+    _refuse_absent_targets(config, empty, path)
+    try:
+        host = PeftModel(empty, config, adapter_name="trial", low_cpu_mem_usage=True, autocast_adapter_dtype=False)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise AdapterError(f"the adapter does not fit its base: {error}", where=str(path)) from None
+    return {key: tuple(t.shape) for key, t in get_peft_model_state_dict(host, adapter_name="trial").items()}
+
+
+def _refuse_absent_targets(config: LoraConfig, empty: Any, path: Path) -> None:
+    """PEFT is content when one of several target modules exists; here all of them must."""
+    if config.target_modules is None or isinstance(config.target_modules, str):
+        return
+    names = [name for name, _ in empty.named_modules()]
+    absent = [t for t in config.target_modules if not any(n == t or n.endswith("." + t) for n in names)]
+    if absent:
+        raise AdapterError(
+            "the adapter targets modules its base does not have",
+            where=str(path),
+            found=", ".join(sorted(absent)),
+            hint="run it on the base it was trained on",
+        )
+
+
+def _compare(info: folders.AdapterInfo, expected: dict[str, tuple[int, ...]]) -> None:
+    problems = [f"missing {key}" for key in sorted(expected.keys() - info.shapes.keys())]
+    problems += [f"unexpected {key}" for key in sorted(info.shapes.keys() - expected.keys())]
+    problems += [
+        f"{key} is {list(info.shapes[key])}, not {list(expected[key])}"
+        for key in sorted(expected.keys() & info.shapes.keys())
+        if info.shapes[key] != expected[key]
+    ]
+    if problems:
+        raise AdapterError(
+            f"the adapter does not fit its base and configuration ({len(problems)} tensors differ)",
+            where=str(info.path),
+            found="; ".join(problems[:3]) + ("; …" if len(problems) > 3 else ""),
+            expected=f"{len(expected)} tensors of rank {info.rank} on the base's layers",
+            hint="run it on the base it was trained on, or make it again with its `train/` recipe",
+        )
+
+
+def _tensors(raw: bytes, path: Path) -> dict[str, Tensor]:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors: dict[str, Tensor] = load(raw)
+    except SafetensorError as error:
+        raise AdapterError(f"the weights cannot be read: {error}", where=str(path / folders.WEIGHTS)) from None
+    for key, tensor in tensors.items():
+        if not (tensor.is_floating_point() and bool(torch.isfinite(tensor).all())):
+            raise AdapterError("a tensor holds no finite numbers", where=str(path / folders.WEIGHTS), found=key)
+    return tensors
+
+
+__all__ = ["Adapter", "attach", "read"]
