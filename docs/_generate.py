@@ -1,0 +1,215 @@
+"""Write the pages of the reference from the code: ``python docs/_generate.py``; ``--check`` only compares.
+
+Command line, settings, hooks and errors are described where they are defined and nowhere else.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from fslm_core import errors, hooks, settings
+
+HERE = Path(__file__).parent
+MARK = "<!-- Written by docs/_generate.py from the code; edit the docstrings, not this page. -->"
+
+
+def main() -> int:
+    """Write, or with ``--check`` compare, every generated page; return the exit code."""
+    pages = {"cli.md": cli_page, "settings.md": settings_page, "hooks.md": hooks_page, "errors.md": errors_page}
+    stale = []
+    for name, make in pages.items():
+        text = f"{MARK}\n\n" + "\n".join(make()).strip() + "\n"
+        path = HERE / name
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+    if stale:
+        print(f"out of date: {', '.join(stale)}; run `python docs/_generate.py`", file=sys.stderr)
+    return 1 if stale else 0
+
+
+# -- text ------------------------------------------------------------------------------------------------------------
+
+
+def markdown(text: str) -> str:
+    """A docstring's reStructuredText marks as Markdown, in one paragraph per paragraph."""
+    text = re.sub(r":(?:class|func|meth|mod):`~?([^`]+)`", r"`\1`", text)
+    return text.replace("``", "`").strip()
+
+
+def cell(text: str) -> str:
+    """Text that may stand in a table's cell."""
+    return " ".join(markdown(text).replace("|", "\\|").split())
+
+
+def summary(thing: object) -> str:
+    """The first paragraph of a docstring."""
+    return " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
+
+
+def table(heads: list[str], rows: Iterator[list[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(heads)} |"
+    yield f"|{' --- |' * len(heads)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+    yield ""
+
+
+# -- errors ----------------------------------------------------------------------------------------------------------
+
+
+def errors_page() -> Iterator[str]:
+    yield "# Errors\n"
+    yield (
+        "Everything fslm raises on purpose is an `FslmError`. It says what failed and where, what was found and expected, and"
+        " what to do next; `error.to_dict()` is the same as JSON, and `error.code` never changes its meaning.\n"
+    )
+    doc = inspect.getdoc(errors) or ""
+    tree = doc.split("::\n\n", 1)[1].split("\n\n")[0]
+    yield "```text\n" + inspect.cleandoc(tree) + "\n```\n"
+    yield "## Codes and exit codes\n"
+    yield "The exit code is what the command line returns for an error; the message goes to standard error.\n"
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.FslmError)]
+    kinds.sort(key=lambda kind: inspect.getsourcelines(kind)[1])
+    yield from table(
+        ["error", "code", "exit code", "when"],
+        ([f"`{kind.__name__}`", f"`{kind.code}`", str(kind.exit_code), cell(summary(kind))] for kind in kinds),
+    )
+
+
+# -- settings --------------------------------------------------------------------------------------------------------
+
+
+def settings_page() -> Iterator[str]:
+    yield "# Settings\n"
+    yield "From weak to strong:\n"
+    yield "1. `fslm.toml` in the configuration folder of your platform (`fslm doctor` names it),"
+    yield "2. `fslm.toml` in the working folder,"
+    yield "3. variables: `FSLM_OFFLINE=1`; two underscores go down a level: `FSLM_TRACE__CONTENT=none`,"
+    yield "4. arguments: `Engine(settings=settings.load(offline=True))`.\n"
+    yield (
+        "`FSLM_CONFIG` names one file to read in place of 1 and 2. Lists are written with commas in variables. A name that fslm"
+        " does not know is an error, in a file as in a variable.\n"
+    )
+    yield "```toml"
+    yield 'offline = true\ndisable = ["echo"]\n\n[trace]\ncontent = "redacted"\n\n[torch]\nthreads = 2\n'
+    yield '[stages."support.intent"]\nadapter = "/srv/intent-v2"'
+    yield "```\n"
+    yield "## Top level\n"
+    yield from _section(settings.Settings, "")
+    for name, info in settings.Settings.model_fields.items():
+        model = _model_in(info.annotation)
+        if model is None:
+            continue
+        key = f'{name}."NAME"' if "dict" in str(info.annotation) else name
+        yield f"## `[{key}]`\n"
+        yield markdown(inspect.getdoc(model) or "") + "\n"
+        yield from _section(model, f"{name}." if key == name else "")
+
+
+def _section(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    notes = _notes(model)
+    fields = [(n, i) for n, i in model.model_fields.items() if _model_in(i.annotation) is None]
+    rows = []
+    for name, info in fields:
+        key = f"{prefix}{name}"
+        variable = f"`FSLM_{key.upper().replace('.', '__')}`" if model is settings.Settings or prefix else "–"
+        rows.append([f"`{name}`", variable, f"`{_type(info.annotation)}`".replace("|", "\\|"), _default(info), cell(notes.get(name, ""))])
+    yield from table(["key", "variable", "type", "default", "meaning"], iter(rows))
+
+
+def _notes(model: type[BaseModel]) -> dict[str, str]:
+    """The string below each field of a class, as attribute docstrings are written."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    assert isinstance(tree, ast.ClassDef)
+    notes = {}
+    for above, below in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(above, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            notes[ast.unparse(above.target)] = inspect.cleandoc(str(below.value.value))
+    return notes
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+
+
+def _type(annotation: Any) -> str:
+    text = annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
+    text = re.sub(r"typing\.Annotated\[(tuple\[.*?\]), <[^>]*>\]", r"\1", text)
+    text = re.sub(r"\b(typing|pathlib)\.", "", text).replace("tuple[str, ...]", "list[str]")
+    return re.sub(r"^Optional\[(.*)\]$", r"\1 | None", text)
+
+
+def _default(info: FieldInfo) -> str:
+    if info.default_factory is not None:
+        return "the platform's own"
+    if info.default is None or info.default is PydanticUndefined:
+        return "–"
+    return f"`{json.dumps(info.default)}`"
+
+
+# -- hooks -----------------------------------------------------------------------------------------------------------
+
+
+def hooks_page() -> Iterator[str]:
+    yield "# Hooks\n"
+    yield markdown((inspect.getdoc(hooks) or "").split("\n\n", 1)[1]) + "\n"
+    yield "```python\nfrom fslm_core import hookimpl\n```\n"
+    for name in hooks.HOOKS:
+        hook = getattr(hooks, name)
+        lead, _, rest = (inspect.getdoc(hook) or "").partition("Args:\n")
+        yield f"## {name}\n"
+        yield f"```python\n@hookimpl\ndef {name}{_signature(hook)}: ...\n```\n"
+        yield markdown(lead) + "\n"
+        for argument in re.findall(r"^ {4}(\w+): (.*)$", rest, re.M):
+            yield f"- `{argument[0]}`: {markdown(argument[1])}"
+        yield ""
+
+
+def _signature(hook: Any) -> str:
+    return str(inspect.signature(hook)).replace("'", "")
+
+
+# -- command line ----------------------------------------------------------------------------------------------------
+
+
+def cli_page() -> Iterator[str]:
+    import typer.main
+
+    from fslm_core.cli import app
+
+    yield "# Command line\n"
+    yield from _command(typer.main.get_command(app), "fslm", 1)
+
+
+def _command(command: Any, path: str, depth: int) -> Iterator[str]:
+    """One command's section, then those of its subcommands; ``command`` is what Typer makes of a function."""
+    context = command.context_class(command, info_name=path)
+    if depth > 1:
+        yield f"{'#' * min(depth, 3)} `{path}`\n"
+    yield markdown(inspect.cleandoc(command.help or "")) + "\n"
+    yield f"```text\n{path} {' '.join(command.collect_usage_pieces(context))}\n```\n"
+    records = (parameter.get_help_record(context) for parameter in command.get_params(context))
+    rows = [[f"`{name.replace('|', chr(92) + '|')}`", cell(text)] for name, text in filter(None, records)]
+    yield from table(["parameter", "meaning"], iter(rows))
+    inner = {name: c for name, c in getattr(command, "commands", {}).items() if not c.hidden}
+    for name, below in sorted(inner.items()):
+        yield from _command(below, f"{path} {name}", depth + 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
