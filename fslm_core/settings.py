@@ -44,23 +44,31 @@ class TraceSettings(_Section):
     """
 
     path: Path | None = None
+    """The database; None is ``trace.db`` in ``data_dir``."""
     content: Literal["full", "redacted", "none"] | None = None
+    """How much text is kept; ``redacted`` blanks fields marked sensitive."""
     on_failure: Literal["fail", "continue"] = "fail"
+    """Whether a run fails when it cannot be recorded (a full disk, say), or goes on with a warning."""
 
 
 class TorchSettings(_Section):
     """The in-process backend. ``threads`` 0 lets torch choose; ``device`` is ``cpu`` or ``cuda``."""
 
     device: str = "auto"
+    """``auto``, ``cpu`` or ``cuda``."""
     threads: int = Field(default=0, ge=0)
+    """CPU threads of one forward; 0 lets torch choose."""
     max_batch: int = Field(default=32, ge=1)
+    """At most this many requests share a forward."""
 
 
 class OpenAISettings(_Section):
     """A server that speaks the OpenAI protocol, such as vLLM. The key is read from ``api_key_env``."""
 
     base_url: str = "http://127.0.0.1:8000/v1"
+    """Where the server is."""
     api_key_env: str = "OPENAI_API_KEY"
+    """The variable that holds the key."""
     models: dict[str, str] = {}
     """The served model name for each stage name; a stage not listed is asked for by its own name."""
 
@@ -69,9 +77,13 @@ class StageSettings(_Section):
     """What an operator may replace of a stage without touching its plugin."""
 
     adapter: Path | None = None
+    """A PEFT folder to use in place of the plugin's own."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Of its weights, hex; checked on load."""
     variant: str | None = None
+    """The name of one of the stage's variants."""
     allow_untrained: bool = False
+    """Accept an adapter that was trained for another base or output schema."""
 
 
 class Settings(BaseSettings):
@@ -84,8 +96,11 @@ class Settings(BaseSettings):
     offline: bool = False
     """Never reach for a network: what is not in the cache is an error."""
     cache_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_cache_dir("fslm")))
+    """Checkpoints."""
     data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("fslm")))
+    """Traces."""
     backend: str = "torch"
+    """What writes the outputs of stages."""
     profile: str | None = None
     """Chooses ``Stage(variants=…)`` by name; a stage without that variant runs its own model, and says so."""
     plugins: Names | None = None
