@@ -163,6 +163,10 @@ class Template:
         source: the template's text.
         name: what errors call it, usually a file name.
 
+    Attributes:
+        variables: the names it uses and does not set itself.
+        static_texts: the pieces of text it holds itself.
+
     Raises:
         PromptError: it does not parse, uses include, import or extends, has a block other than
             ``system`` and ``user``, text outside its blocks, or a name that starts with an underscore.
@@ -184,10 +188,8 @@ class Template:
             raise PromptError(f"the template cannot be used: {error}", where=name) from None
         self.blocks: frozenset[str] = frozenset(self._compiled.blocks)
         self.variables: frozenset[str] = frozenset(meta.find_undeclared_variables(tree))
-        self._constants = frozenset(
-            data.data for data in tree.find_all(nodes.TemplateData)
-        )
-        self._has_user = not self.blocks or "user" in self.blocks
+        self.static_texts: tuple[str, ...] = tuple(data.data for data in tree.find_all(nodes.TemplateData))
+        self._constants = frozenset(self.static_texts)
 
     def _refuse(self, tree: nodes.Template) -> None:
         for node in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)):

@@ -1,0 +1,153 @@
+"""The whole static check of a stack: wiring, adapters, capabilities and context, before a weight is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..backends.protocol import Capabilities
+from ..checkpoints import ResolvedCheckpoint, resolve
+from ..errors import CheckError, CheckpointUnavailableError, FslmError
+from ..plugins import PluginHost, PluginInfo
+from ..settings import Settings
+from ..stack import Stack, Step, Wiring
+from .models import Model, disagreements, model_of
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One step as it would run here.
+
+    Attributes:
+        model: None for a tool stage, or where it could not be found.
+        prompt_tokens: tokens of the prompt's static part in the checkpoint's chat template, or None where the
+            checkpoint is not on this machine yet.
+        max_tokens: the bound on its output; None for a tool stage.
+    """
+
+    name: str
+    step: Step
+    plugin: PluginInfo | None
+    model: Model | None
+    prompt_tokens: int | None
+    max_tokens: int | None
+
+
+@dataclass
+class Report:
+    """What the check found. ``wiring`` is None where the stack could not be wired."""
+
+    stack: str
+    wiring: Wiring | None = None
+    steps: list[StepReport] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def raise_if_refused(self) -> None:
+        """Raise if there is any error.
+
+        Raises:
+            CheckError: with all of them.
+        """
+        if self.errors:
+            raise CheckError(self.stack, self.errors)
+
+
+def check_stack(
+    stack: Stack[Any, Any],
+    *,
+    host: PluginHost,
+    settings: Settings,
+    capabilities: Capabilities = Capabilities(),  # noqa: B008 (frozen)
+    strict: bool = False,
+) -> Report:
+    """Check a stack without loading a weight or reaching for a network.
+
+    Args:
+        capabilities: what the backend offers; all of it by default.
+        strict: make errors of the warnings about models and templates.
+    """
+    report = Report(stack.name)
+    try:
+        report.wiring = stack.wiring
+        report.warnings += stack.wiring.warnings
+    except CheckError as error:
+        report.errors += error.findings
+    for step in stack.steps:
+        _check_step(step, report, host, settings, capabilities)
+    if strict:
+        report.errors += report.warnings
+        report.warnings = []
+    return report
+
+
+def _check_step(step: Step, report: Report, host: PluginHost, settings: Settings, capabilities: Capabilities) -> None:
+    stage = step.stage
+    plugin = host.owner(stage)
+    if stage.tool is not None:
+        report.steps.append(StepReport(step.name, step, plugin, None, None, None))
+        return
+    place = f"step {step.name}: "
+    report.errors += (place + need for need in _needs(step, capabilities))
+    model, base = None, None
+    try:
+        model = model_of(stage, host, settings, capabilities)
+        base = _cached(model, host, settings) if capabilities.weights else None
+    except FslmError as error:
+        report.errors.append(place + " ".join(part.strip() for part in str(error).splitlines()))
+    static = None
+    readable = "schema" in vars(stage) and "template" in vars(stage)
+    if model is not None and readable:
+        errors, warnings = disagreements(stage, model, base.sha256 if base else None)
+        report.errors += (place + e for e in errors)
+        report.warnings += (place + w for w in warnings)
+        wanted = settings.stages[stage.name].variant if stage.name in settings.stages else settings.profile
+        if wanted and model.variant is None and stage.variants:
+            report.warnings.append(f"{place}it has no variant {wanted!r}, so its own model runs")
+        if base is not None:
+            static = _static_tokens(step, base)
+            report.errors += (place + e for e in _overflow(static, stage.max_tokens, base))
+    bound = stage.max_tokens if "schema" in vars(stage) else None
+    report.steps.append(StepReport(step.name, step, plugin, model, static, bound))
+
+
+def _needs(step: Step, capabilities: Capabilities) -> Iterator[str]:
+    decoding = step.stage.decoding
+    if not capabilities.grammar:
+        yield "the backend cannot hold an output to a grammar"
+    if step.stage.model is not None and step.stage.model.adapter is not None and not capabilities.adapters:
+        yield "the backend cannot run adapters"
+    if decoding.temperature > 0 and not capabilities.sampling:
+        yield "the backend cannot sample (temperature above 0)"
+
+
+def _cached(model: Model, host: PluginHost, settings: Settings) -> ResolvedCheckpoint | None:
+    """The checkpoint if it is on this machine; nothing is fetched."""
+    try:
+        return resolve(model.checkpoint, settings.model_copy(update={"offline": True}), extra=host.checkpoints)
+    except CheckpointUnavailableError:
+        return None
+
+
+def _static_tokens(step: Step, base: ResolvedCheckpoint) -> int | None:
+    """Tokens of the template's own text, by the checkpoint's tokenizer; None where ``tokenizers`` is not installed."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        return None
+    tokenizer = Tokenizer.from_file(str(base.path / "tokenizer.json"))
+    return sum(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in step.stage.template.static_texts)
+
+
+def _overflow(static: int | None, max_tokens: int, base: ResolvedCheckpoint) -> Iterator[str]:
+    if base.context_length is None:
+        return
+    if max_tokens + (static or 0) >= base.context_length:
+        yield (
+            f"the prompt cannot fit: {static or 0} static tokens and an output of up to {max_tokens} leave no room in a"
+            f" context of {base.context_length}; lower max_length in the output model or set Decoding(max_tokens=…)"
+        )
+
+
+__all__ = ["Report", "StepReport", "check_stack"]

@@ -1,0 +1,574 @@
+"""The engine: opens a backend, checks and warms stacks, runs them, and keeps what it promises about each run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, overload
+
+from pydantic import BaseModel
+
+from .. import backends
+from ..backends.protocol import Backend, Capabilities
+from ..checkpoints import Progress, ResolvedCheckpoint, resolve
+from ..errors import DeadlineExceeded, EngineBusy, EngineStateError, FslmError, RunFailed
+from ..events import Event, RunFinished, RunStarted, TextWritten
+from ..message import Message, Origin, node_id
+from ..plugins import PluginHost
+from ..schema import content_id
+from ..settings import Settings, default
+from ..stack import INPUT, Stack
+from ..store import Recorder, TraceStore
+from .check import Report, check_stack
+from .loop import LoopThread
+from .models import Model, disagreements, model_of
+from .observers import Observers
+from .run import Outcome, Run, new_run_id
+from .tools import ToolRunner
+from .walk import Prepared, Walk, read_input
+
+In = TypeVar("In", bound=BaseModel)
+Out = TypeVar("Out", bound=BaseModel)
+T = TypeVar("T")
+Content = Literal["full", "redacted", "none"]
+
+log = logging.getLogger("fslm")
+_LOOKAHEAD = 8
+"""How many finished outcomes, in multiples of the concurrency, ``map`` holds back to keep the input's order."""
+
+
+class Engine:
+    """Runs stacks. Open it with ``with`` or ``async with``; every method is safe from any thread or event loop.
+
+    Args:
+        stacks: stacks, or names of installed ones, to check and warm when the engine opens. Others are checked and
+            warmed when they are first run.
+        settings: all settings; those of the process by default.
+        host: where named stacks and plugins come from; one for these settings by default.
+        backend: a backend, or the name of one, in place of what the settings say.
+        max_in_flight: runs at once; ``arun`` and ``run`` beyond that raise :class:`EngineBusy`, ``map`` waits.
+        threads: CPU threads for the backend; 0 leaves it to torch.
+        content: what the trace keeps: ``full`` text, ``redacted``, or ``none`` (shape, scores, times, keyed hashes).
+            The settings' choice, else ``none``.
+        trace: False keeps no trace at all.
+        strict: make errors of the check's warnings.
+        progress: told of downloads and conversions.
+
+    >>> from fslm_core import Engine                                    # doctest: +SKIP
+    >>> with Engine(stacks=["support"]) as engine:                      # doctest: +SKIP
+    ...     run = engine.run("support", {"text": "Where is order 123?"})
+    ...     run.output.intent
+    'track_order'
+    """
+
+    def __init__(
+        self,
+        stacks: Sequence[Stack[Any, Any] | str] = (),
+        *,
+        settings: Settings | None = None,
+        host: PluginHost | None = None,
+        backend: Backend | str | None = None,
+        max_in_flight: int = 64,
+        threads: int | None = None,
+        content: Content | None = None,
+        trace: bool = True,
+        strict: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        chosen = settings or default()
+        if threads is not None:
+            chosen = chosen.model_copy(update={"torch": chosen.torch.model_copy(update={"threads": threads})})
+        if max_in_flight < 1:
+            raise EngineStateError("max_in_flight is out of range", found=max_in_flight, expected="at least 1")
+        self.settings = chosen
+        self.host = host or PluginHost(chosen)
+        self.ready = False
+        self.max_in_flight = max_in_flight
+        self._stacks = tuple(stacks)
+        self._backend_asked = backend
+        self._content: Content = content or chosen.trace.content or "none"
+        self._trace = trace
+        self._strict = strict
+        self._progress = progress
+        self._loop: LoopThread | None = None
+        self._closed = False
+
+    # -- opening and closing ------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._begin()
+        try:
+            self._looping.wait(self._warm())
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def __aenter__(self) -> Self:
+        self._begin()
+        try:
+            await asyncio.wrap_future(self._looping.submit(self._warm()))
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.aclose()
+
+    def _begin(self) -> None:
+        if self._closed:
+            raise EngineStateError("the engine is closed", hint="open a new Engine")
+        if self._loop is not None:
+            raise EngineStateError("the engine is open already")
+        asked = self._backend_asked
+        self._backend: Backend = (
+            backends.create(asked or self.settings.backend, self.settings, extra=self.host.backends)
+            if asked is None or isinstance(asked, str)
+            else asked
+        )
+        self._store = TraceStore.open(self.settings.trace_path, content=self._content) if self._trace else None
+        self._recorder: Recorder | None = (
+            self._store.recorder(on_failure=self.settings.trace.on_failure) if self._store is not None else None
+        )
+        self._observers = Observers(self.host.observers)
+        self._tools = ToolRunner()
+        self._prepared: dict[Stack[Any, Any], Prepared] = {}
+        self._preparing: dict[Stack[Any, Any], asyncio.Task[Prepared]] = {}
+        self._resolved: dict[str, ResolvedCheckpoint] = {}
+        self._slots = asyncio.Semaphore(self.max_in_flight)
+        self._at_work: set[asyncio.Task[Any]] = set()
+        self._loop = LoopThread("fslm-engine")
+
+    @property
+    def _looping(self) -> LoopThread:
+        if self._loop is None and self._closed:
+            raise EngineStateError("the engine is closed", hint="open a new Engine")
+        if self._loop is None:
+            raise EngineStateError("the engine is not open", hint="write `with Engine(…) as engine:`")
+        return self._loop
+
+    async def _warm(self) -> None:
+        for stack in self._stacks:
+            await self._prepare(self._find(stack))
+        self.ready = True
+
+    def close(self) -> None:
+        """Cancel what is in flight, record it, and give everything back. Idempotent."""
+        loop, self._loop = self._loop, None
+        self.ready = False
+        self._closed = True
+        if loop is None:
+            return
+        try:
+            loop.submit(self._end()).result()
+        except EngineStateError:
+            return  # a forked child owns none of it
+        finally:
+            loop.close()
+        self._observers.close()
+        self._tools.close()
+        if self._recorder is not None:
+            self._recorder.close()
+        if self._store is not None:
+            self._store.close()
+
+    async def aclose(self) -> None:
+        """As :meth:`close`, from an event loop."""
+        await asyncio.to_thread(self.close)
+
+    async def _end(self) -> None:
+        for task in list(self._at_work):
+            task.cancel()
+        await asyncio.gather(*self._at_work, return_exceptions=True)
+        await self._backend.aclose()
+
+    # -- preparing a stack --------------------------------------------------------------------------------------
+
+    def check(self, stack: Stack[Any, Any] | str) -> Report:
+        """Check a stack for this engine's backend and settings, loading no weight.
+
+        Raises:
+            UnknownNameError: there is no stack of that name.
+        """
+        return check_stack(
+            self._find(stack),
+            host=self.host,
+            settings=self.settings,
+            capabilities=self._backend.capabilities if self._loop is not None else Capabilities(),
+            strict=self._strict,
+        )
+
+    def _find(self, stack: Stack[Any, Any] | str) -> Stack[Any, Any]:
+        return self.host.stack(stack) if isinstance(stack, str) else stack
+
+    async def _prepare(self, stack: Stack[Any, Any]) -> Prepared:
+        if stack not in self._prepared:
+            if stack not in self._preparing:
+                self._preparing[stack] = asyncio.create_task(self._load(stack))
+            try:
+                self._prepared[stack] = await asyncio.shield(self._preparing[stack])
+            finally:
+                if stack in self._preparing and self._preparing[stack].done():
+                    del self._preparing[stack]
+        return self._prepared[stack]
+
+    async def _load(self, stack: Stack[Any, Any]) -> Prepared:
+        report = await asyncio.to_thread(self.check, stack)
+        report.raise_if_refused()
+        for warning in report.warnings:
+            log.warning("stack %s: %s", stack.name, warning)
+        models = {s.name: s.model for s in report.steps}
+        bases = {}
+        if self._backend.capabilities.weights:
+            for model in filter(None, models.values()):
+                bases[model.checkpoint.name] = await asyncio.to_thread(self._resolve, model)
+        self._recheck(stack, models, bases)
+        refs = {name: m.ref(bases.get(m.checkpoint.name)) for name, m in models.items() if m is not None}
+        await self._backend.warm(list(refs.values()))
+        origins = {step.name: self._origin(step.stage, models[step.name], bases) for step in stack.steps}
+        return Prepared(stack, refs, origins)
+
+    def _resolve(self, model: Model) -> ResolvedCheckpoint:
+        name = model.checkpoint.name
+        if name not in self._resolved:
+            self._resolved[name] = resolve(
+                model.checkpoint, self.settings, extra=self.host.checkpoints, progress=self._progress
+            )
+        return self._resolved[name]
+
+    def _recheck(
+        self, stack: Stack[Any, Any], models: Mapping[str, Model | None], bases: Mapping[str, ResolvedCheckpoint]
+    ) -> None:
+        """What could not be checked before the checkpoint was here: the base an adapter was made for."""
+        late = Report(stack.name)
+        for step in stack.steps:
+            model = models[step.name]
+            if model is not None and (base := bases.get(model.checkpoint.name)):
+                late.errors += (f"step {step.name}: {e}" for e in disagreements(step.stage, model, base.sha256)[0])
+        late.raise_if_refused()
+
+    def _origin(self, stage: Any, model: Model | None, bases: Mapping[str, ResolvedCheckpoint]) -> Origin:
+        plugin = self.host.owner(stage)
+        base = bases.get(model.checkpoint.name) if model else None
+        adapter = model.adapter.sha256 if model and model.adapter else None
+        return Origin(
+            stage=stage.name,
+            plugin=plugin.distribution if plugin else None,
+            version=plugin.version if plugin else None,
+            model=str(model) if model else None,
+            backend=None if stage.tool else self._backend.name,
+            tuned=model is None or not model.slm.untuned,
+            fingerprint=stage.fingerprint(
+                checkpoint=base.sha256 if base else (model.slm.base if model else None),
+                adapter=adapter,
+                backend=self._backend.name,
+            ),
+            input=stage.input,
+            output=stage.output,
+        )
+
+    # -- one run ------------------------------------------------------------------------------------------------
+
+    @overload
+    def run(
+        self, stack: Stack[In, Out], input: In | Mapping[str, Any], *, seed: int = 0, timeout: float | None = None
+    ) -> Run[Out]: ...
+    @overload
+    def run(self, stack: str, input: Any, *, seed: int = 0, timeout: float | None = None) -> Run[Any]: ...
+    def run(self, stack: Any, input: Any, *, seed: int = 0, timeout: float | None = None) -> Run[Any]:
+        """Run one input and wait. Not for a thread whose event loop is running: there, await :meth:`arun`.
+
+        Args:
+            stack: a stack or the name of an installed one.
+            input: an instance of its input model, or a mapping of its fields.
+            seed: decides every sampled token of the run.
+            timeout: seconds after which the work is stopped.
+
+        Raises:
+            InputError: the input does not fit.
+            CheckError: the stack was refused.
+            EngineBusy: ``max_in_flight`` runs are in flight.
+            RunFailed: the run ended without an output; it carries the run.
+        """
+        return self._looping.wait(self._run(stack, input, seed, timeout, waits=False))
+
+    @overload
+    async def arun(
+        self, stack: Stack[In, Out], input: In | Mapping[str, Any], *, seed: int = 0, timeout: float | None = None
+    ) -> Run[Out]: ...
+    @overload
+    async def arun(self, stack: str, input: Any, *, seed: int = 0, timeout: float | None = None) -> Run[Any]: ...
+    async def arun(self, stack: Any, input: Any, *, seed: int = 0, timeout: float | None = None) -> Run[Any]:
+        """As :meth:`run`, from any event loop. Cancelling it stops the work within one forward."""
+        return await asyncio.wrap_future(self._looping.submit(self._run(stack, input, seed, timeout, waits=False)))
+
+    async def _run(
+        self,
+        stack: Stack[Any, Any] | str,
+        value: Any,
+        seed: int,
+        timeout: float | None,
+        *,
+        waits: bool,
+        listener: asyncio.Queue[Event | BaseException | None] | None = None,
+    ) -> Run[Any]:
+        task = asyncio.current_task()
+        assert task is not None
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+        found = self._find(stack)
+        checked = read_input(found, value)
+        prepared = await self._prepare(found)
+        if not waits and self._slots.locked():
+            raise EngineBusy(
+                f"{self.max_in_flight} runs are in flight",
+                where=f"stack {found.name}",
+                hint="try again later, use map (which waits), or open the Engine with a larger max_in_flight",
+            )
+        async with self._slots:
+            return await self._passage(prepared, checked, seed, timeout, listener)
+
+    async def _passage(
+        self,
+        prepared: Prepared,
+        value: BaseModel,
+        seed: int,
+        timeout: float | None,
+        listener: asyncio.Queue[Event | BaseException | None] | None,
+    ) -> Run[Any]:
+        id = new_run_id()
+        stack = prepared.stack
+        given = Message(INPUT, value, node_id=node_id(id, INPUT), content_id=content_id(value), started=time.time())
+        run: Run[Any] = Run(id, stack.name, given, seed)
+        began = time.monotonic()
+        deadline = None if timeout is None else began + timeout
+
+        async def emit(event: Event) -> None:
+            if self._recorder is not None and not isinstance(event, TextWritten):
+                await self._recorder.record(event)
+            self._observers.tell(event)
+            if listener is not None:
+                listener.put_nowait(event)
+
+        async def finish(status: Literal["succeeded", "failed", "cancelled"]) -> None:
+            run.status = status
+            run.seconds = time.monotonic() - began
+            await emit(RunFinished(id, stack.name, status, time.time(), run.seconds, run.result, run.error))
+
+        fingerprints = {name: origin.fingerprint for name, origin in prepared.origins.items()}
+        await emit(RunStarted(id, stack.name, given, seed, time.time(), self._backend.name, fingerprints))
+        walk = Walk(prepared, run, self._backend, self.host, self._tools, emit, deadline, self._recorder is not None)
+        try:
+            async with asyncio.timeout(timeout):
+                run.result = await walk.go()
+        except asyncio.CancelledError:
+            await asyncio.shield(asyncio.ensure_future(finish("cancelled")))
+            raise
+        except (TimeoutError, DeadlineExceeded):
+            run.error = DeadlineExceeded(
+                f"the run did not end within {timeout} s and was stopped", where=f"stack {stack.name}", hint="raise timeout"
+            )
+        except FslmError as error:
+            run.error = error
+        except BaseException as error:
+            run.error = FslmError(f"an error in fslm itself: {type(error).__name__}: {error}", where=f"stack {stack.name}, run {id}")
+            await finish("failed")
+            raise
+        await finish("failed" if run.error else "succeeded")
+        if run.error is not None:
+            raise RunFailed(run, run.error) from run.error
+        return run
+
+    # -- many runs ----------------------------------------------------------------------------------------------
+
+    @overload
+    def map(
+        self,
+        stack: Stack[In, Out],
+        inputs: Iterable[In | Mapping[str, Any]],
+        *,
+        concurrency: int = ...,
+        seed: int = ...,
+        timeout: float | None = ...,
+    ) -> Iterator[Outcome[Out]]: ...
+    @overload
+    def map(
+        self, stack: str, inputs: Iterable[Any], *, concurrency: int = ..., seed: int = ..., timeout: float | None = ...
+    ) -> Iterator[Outcome[Any]]: ...
+    def map(
+        self, stack: Any, inputs: Iterable[Any], *, concurrency: int = 32, seed: int = 0, timeout: float | None = None
+    ) -> Iterator[Outcome[Any]]:
+        """Run many inputs, ``concurrency`` at a time; outcomes come in the inputs' order. A failed run is an outcome.
+
+        ``inputs`` may be endless: it is read only as far ahead as there is work for. ``timeout`` is for each run.
+        """
+        loop = self._looping
+        outcomes = self._map(stack, _aiter(inputs), concurrency, seed, timeout)
+        try:
+            while True:
+                try:
+                    yield loop.wait(_next(outcomes))
+                except StopAsyncIteration:
+                    return
+        finally:
+            if self._loop is not None:
+                loop.wait(_close(outcomes))
+
+    @overload
+    def amap(
+        self,
+        stack: Stack[In, Out],
+        inputs: Iterable[In | Mapping[str, Any]] | AsyncIterable[In | Mapping[str, Any]],
+        *,
+        concurrency: int = ...,
+        seed: int = ...,
+        timeout: float | None = ...,
+    ) -> AsyncIterator[Outcome[Out]]: ...
+    @overload
+    def amap(
+        self,
+        stack: str,
+        inputs: Iterable[Any] | AsyncIterable[Any],
+        *,
+        concurrency: int = ...,
+        seed: int = ...,
+        timeout: float | None = ...,
+    ) -> AsyncIterator[Outcome[Any]]: ...
+    async def amap(
+        self, stack: Any, inputs: Any, *, concurrency: int = 32, seed: int = 0, timeout: float | None = None
+    ) -> AsyncIterator[Outcome[Any]]:
+        """As :meth:`map`, from any event loop."""
+        source = inputs if isinstance(inputs, AsyncIterable) else _aiter(inputs)
+        outcomes = self._map(stack, source, concurrency, seed, timeout)
+        try:
+            while True:
+                try:
+                    yield await asyncio.wrap_future(self._looping.submit(_next(outcomes)))
+                except StopAsyncIteration:
+                    return
+        finally:
+            if self._loop is not None:
+                await asyncio.wrap_future(self._looping.submit(_close(outcomes)))
+
+    async def _map(
+        self, stack: Any, inputs: AsyncIterable[Any], concurrency: int, seed: int, timeout: float | None
+    ) -> AsyncGenerator[Outcome[Any], None]:
+        if concurrency < 1:
+            raise EngineStateError("concurrency is out of range", found=concurrency, expected="at least 1")
+        await self._prepare(self._find(stack))
+        gate = asyncio.Semaphore(concurrency)
+        waiting: deque[asyncio.Task[Outcome[Any]]] = deque()
+
+        async def one(index: int, value: Any) -> Outcome[Any]:
+            try:
+                return Outcome(index, await self._run(stack, value, seed, timeout, waits=True))
+            except RunFailed as failed:
+                return Outcome(index, failed.run, failed.error)
+            except FslmError as error:
+                return Outcome(index, None, error)
+            finally:
+                gate.release()
+
+        try:
+            index = 0
+            async for value in inputs:
+                while gate.locked() and not (waiting and waiting[0].done()) or len(waiting) >= concurrency * _LOOKAHEAD:
+                    if waiting and (waiting[0].done() or len(waiting) >= concurrency * _LOOKAHEAD):
+                        yield await waiting.popleft()
+                    else:
+                        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                await gate.acquire()
+                waiting.append(asyncio.create_task(one(index, value)))
+                index += 1
+                while waiting and waiting[0].done():
+                    yield await waiting.popleft()
+            while waiting:
+                yield await waiting.popleft()
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    # -- events as they happen ----------------------------------------------------------------------------------
+
+    def stream(self, stack: Stack[Any, Any] | str, input: Any, *, seed: int = 0, timeout: float | None = None) -> Iterator[Event]:
+        """Run one input and yield its events as they happen, the last of them :class:`RunFinished`.
+
+        Ending the loop early cancels the run. A run that fails does not raise: its ``RunFinished`` has the error.
+
+        Raises:
+            InputError, CheckError, EngineBusy: as :meth:`run`.
+        """
+        loop = self._looping
+        events = self._stream(stack, input, seed, timeout)
+        try:
+            while True:
+                try:
+                    yield loop.wait(_next(events))
+                except StopAsyncIteration:
+                    return
+        finally:
+            if self._loop is not None:
+                loop.wait(_close(events))
+
+    async def astream(
+        self, stack: Stack[Any, Any] | str, input: Any, *, seed: int = 0, timeout: float | None = None
+    ) -> AsyncIterator[Event]:
+        """As :meth:`stream`, from any event loop."""
+        events = self._stream(stack, input, seed, timeout)
+        try:
+            while True:
+                try:
+                    yield await asyncio.wrap_future(self._looping.submit(_next(events)))
+                except StopAsyncIteration:
+                    return
+        finally:
+            if self._loop is not None:
+                await asyncio.wrap_future(self._looping.submit(_close(events)))
+
+    async def _stream(self, stack: Any, value: Any, seed: int, timeout: float | None) -> AsyncGenerator[Event, None]:
+        events: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
+
+        async def go() -> None:
+            try:
+                await self._run(stack, value, seed, timeout, waits=False, listener=events)
+            except RunFailed:
+                pass
+            except BaseException as error:
+                events.put_nowait(error)
+                raise
+            events.put_nowait(None)
+
+        task = asyncio.create_task(go())
+        try:
+            while (event := await events.get()) is not None:
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def _aiter(items: Iterable[Any]) -> AsyncIterator[Any]:
+    for item in items:
+        yield item
+
+
+async def _next(items: AsyncGenerator[T, None]) -> T:
+    return await anext(items)
+
+
+async def _close(items: AsyncGenerator[Any, None]) -> None:
+    await items.aclose()
+
+
+__all__ = ["Content", "Engine"]

@@ -1,0 +1,130 @@
+"""One event loop on a thread of its own, that work can be handed to from any thread or loop of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from ..errors import EngineStateError
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """A running event loop. Context variables of the caller carry over into the work."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._pid = os.getpid()
+        self._closed = False
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+        self._thread.start()
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+    def usable(self) -> None:
+        """Raise if work can no longer be handed over.
+
+        Raises:
+            EngineStateError: closed, or the process is a fork of the one that opened it.
+        """
+        if os.getpid() != self._pid:
+            raise EngineStateError(
+                "the engine was opened before this process was forked",
+                found=f"process {os.getpid()}, opened in {self._pid}",
+                hint="open an Engine in each worker process, after the fork",
+            )
+        if self._closed:
+            raise EngineStateError("the engine is closed", hint="open a new Engine")
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Start ``work`` on the loop. Cancelling the future cancels the work."""
+        try:
+            self.usable()
+        except EngineStateError:
+            work.close()
+            raise
+        outer: concurrent.futures.Future[T] = concurrent.futures.Future()
+        context = contextvars.copy_context()
+
+        def start() -> None:
+            task = self._loop.create_task(work, context=context)
+
+            def done(task: asyncio.Task[T]) -> None:
+                if outer.done():
+                    return
+                if task.cancelled():
+                    outer.cancel()
+                elif error := task.exception():
+                    outer.set_exception(error)
+                else:
+                    outer.set_result(task.result())
+
+            def stop(_: concurrent.futures.Future[T]) -> None:
+                if outer.cancelled():
+                    self._loop.call_soon_threadsafe(task.cancel)
+
+            task.add_done_callback(done)
+            outer.add_done_callback(stop)
+
+        self._loop.call_soon_threadsafe(start, context=context)
+        return outer
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run ``work`` and wait for it on this thread. Ctrl-C cancels it, waits for it to end, and goes on up.
+
+        Raises:
+            EngineStateError: this thread runs an event loop, which waiting would block.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            work.close()
+            raise EngineStateError(
+                "run, map and stream would block this thread's running event loop", hint="await arun, or use amap and astream"
+            )
+        ended = threading.Event()
+        stop: list[asyncio.Task[Any]] = []
+
+        async def watched() -> T:
+            task = asyncio.current_task()
+            assert task is not None
+            stop.append(task)
+            try:
+                return await work
+            finally:
+                ended.set()
+
+        future = self.submit(watched())
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            if stop:
+                self._loop.call_soon_threadsafe(stop[0].cancel)
+                ended.wait()
+            raise
+
+    def close(self) -> None:
+        """Stop the loop and its thread. Idempotent; in a forked child it does nothing."""
+        if self._closed or os.getpid() != self._pid:
+            self._closed = True
+            return
+        self._closed = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+
+__all__ = ["LoopThread"]

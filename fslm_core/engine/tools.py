@@ -1,0 +1,100 @@
+"""Runs the Python function of a tool stage: on the loop, on a thread, or, with a timeout, in a process that can be stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import multiprocessing
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from ..errors import FslmError, ToolError
+from ..message import Problem
+from ..schema import canonical
+from ..stage import Scored, Stage
+
+if TYPE_CHECKING:
+    from pebble import ProcessPool
+
+_WORKERS = 2
+
+
+class ToolRunner:
+    """Runs tools for one engine; keeps a few worker processes for those with a timeout."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPool | None = None
+
+    async def call(self, stage: Stage[Any, Any], value: BaseModel, where: str) -> Scored[Any]:
+        """Call the stage's function.
+
+        Raises:
+            ToolError: it raised, ran out of time or returned something else than its output model.
+        """
+        tool = stage.tool
+        assert tool is not None
+        try:
+            if inspect.iscoroutinefunction(tool.function):
+                async with asyncio.timeout(tool.timeout):
+                    answer = await tool.function(value)
+            elif tool.timeout is None:
+                answer = await asyncio.to_thread(tool.function, value)
+            else:
+                answer = await self._in_process(stage, value, tool.timeout)
+        except TimeoutError:
+            raise ToolError(
+                f"the tool {stage.name} did not end within {tool.timeout} s and was stopped",
+                where=where,
+                hint="raise @tool(timeout=…), or mend the function",
+            ) from None
+        except (FslmError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # the function is the author's; whatever it raises ends the step
+            problem = Problem("tool", f"{type(error).__name__}: {error}")
+            raise ToolError(f"the tool {stage.name} raised", where=where, problems=[problem]) from error
+        scored = answer if isinstance(answer, Scored) else Scored(answer, {})
+        if not isinstance(scored.output, stage.output):
+            found = Problem("tool", f"it returned {type(scored.output).__name__}")
+            raise ToolError(
+                f"the tool {stage.name} returned the wrong type", where=where, problems=[found], hint=f"return {stage.output.__name__}"
+            )
+        return scored
+
+    async def _in_process(self, stage: Stage[Any, Any], value: BaseModel, timeout: float) -> Any:
+        if self._pool is None:
+            from pebble import ProcessPool
+
+            self._pool = ProcessPool(max_workers=_WORKERS, context=multiprocessing.get_context("spawn"))
+        assert stage.tool is not None
+        function: Any = stage.tool.function
+        future = self._pool.schedule(_call, args=(function.__module__, function.__qualname__, canonical(value)), timeout=timeout)
+        try:
+            text, confidence = await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+        return Scored(stage.output.model_validate_json(text), confidence)
+
+    def close(self) -> None:
+        """Stop the worker processes."""
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool.join()
+            self._pool = None
+
+
+def _call(module: str, name: str, text: str) -> tuple[str, dict[str, float]]:
+    """In the worker process: find the tool by name and run it on JSON, so that only text crosses."""
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    if not isinstance(found, Stage) or found.tool is None:
+        raise TypeError(f"{module}.{name} is not a tool stage, so a worker process cannot find it by name")
+    answer = found.tool.function(found.input.model_validate_json(text))
+    scored = answer if isinstance(answer, Scored) else Scored(answer, {})
+    return canonical(scored.output), dict(scored.confidence)
+
+
+__all__ = ["ToolRunner"]

@@ -1,0 +1,341 @@
+"""One run: walk a stack, start every step whose inputs are ready, validate every message, tell what happens."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from ..backends.protocol import Backend, Generation, ModelRef, Request, Sampling
+from ..errors import BackendError, DeadlineExceeded, FslmError, InputError, StageFailedError
+from ..events import AttemptFailed, Event, MessageEmitted, StepSkipped, StepStarted, TextWritten
+from ..message import Attempt, Message, Origin, Problem, Skipped, TokenTrace, Usage, derive_seed, digest, node_id
+from ..plugins import PluginHost
+from ..schema import Schema, canonical, content_id, dumps, field_spans, parse, plain_data, problems_of
+from ..stack import INPUT, OUTPUT, Source, Stack, Step
+from ..stage import Stage
+from .run import Run
+from .tools import ToolRunner
+
+SEMANTICS = "1"
+"""Part of every ``work_key``; raised when the engine would do the same work otherwise."""
+
+Emit = Callable[[Event], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A stack that passed its check, with its models found: ready to run."""
+
+    stack: Stack[Any, Any]
+    refs: Mapping[str, ModelRef]
+    origins: Mapping[str, Origin]
+
+
+@dataclass
+class Walk:
+    """One passage of one input through a prepared stack."""
+
+    prepared: Prepared
+    run: Run[Any]
+    backend: Backend
+    host: PluginHost
+    tools: ToolRunner
+    emit: Emit
+    deadline: float | None = None
+    traced: bool = True
+
+    async def go(self) -> Message[Any]:
+        """Run every step and bind the output.
+
+        Raises:
+            FslmError: the first thing that went wrong; steps still at work are stopped.
+        """
+        tasks: dict[str, asyncio.Task[None]] = {}
+        try:
+            async with asyncio.TaskGroup() as group:
+                for step in self.prepared.stack.steps:
+                    before = [tasks[name] for name in self.prepared.stack.wiring.needs(step.name)]
+                    tasks[step.name] = group.create_task(self._step(step, before))
+        except BaseExceptionGroup as failed:
+            raise _first(failed) from None
+        return self._output()
+
+    async def _step(self, step: Step, before: list[asyncio.Task[None]]) -> None:
+        for task in before:
+            await task
+        started = time.time()
+        place = node_id(self.run.id, step.name)
+        condition = self.prepared.stack.wiring.conditions.get(step.name)
+        if condition is not None and not condition.holds(self._namespace(condition.names)):
+            skipped = Skipped(step.name, place, condition.source, self._parents(step.name, condition.names))
+            self.run.messages[step.name] = skipped
+            await self.emit(StepSkipped(self.run.id, skipped))
+            return
+        await self.emit(StepStarted(self.run.id, step.name, place))
+        value = self._input_of(step)
+        made = await (self._tool(step, value) if step.stage.tool is not None else self._slm(step, value))
+        message = replace(
+            made, parents=self._parents(step.name, condition.names if condition else frozenset()), started=started
+        )
+        self.run.messages[step.name] = message
+        await self.emit(MessageEmitted(self.run.id, message))
+
+    # -- what goes in -------------------------------------------------------------------------------------------
+
+    def _message(self, name: str) -> Message[Any] | Skipped:
+        return self.run.input if name == INPUT else self.run.messages[name]
+
+    def _namespace(self, names: frozenset[str]) -> dict[str, Any]:
+        """What a ``when`` sees: each message as JSON data, a skipped step with every field null."""
+        found = {name: self._message(name) for name in names}
+        models = {step.name: step.stage.output for step in self.prepared.stack.steps}
+        return {
+            name: plain_data(m.content) if isinstance(m, Message) else dict.fromkeys(models[name].model_fields)
+            for name, m in found.items()
+        }
+
+    def _fetch(self, source: Source) -> Any:
+        message = self._message(source.step)
+        value: Any = plain_data(message.content) if isinstance(message, Message) else None
+        for part in source.path:
+            value = None if value is None else value[part]
+        return value
+
+    def _bound(self, name: str, model: type[BaseModel]) -> Any:
+        values = {field: self._fetch(source) for field, source in self.prepared.stack.wiring.sources[name].items()}
+        try:
+            return model.model_validate_json(dumps(values))
+        except ValidationError as error:
+            problems = problems_of(error)
+            raise StageFailedError(
+                f"what the steps before gave does not make a valid {model.__name__}",
+                where=self._where(name),
+                problems=problems,
+                hint=self._look(),
+            ) from None
+
+    def _input_of(self, step: Step) -> Any:
+        return self._bound(step.name, step.stage.input)
+
+    def _parents(self, name: str, asked: frozenset[str]) -> tuple[str, ...]:
+        steps = [source.step for source in self.prepared.stack.wiring.sources[name].values()]
+        return tuple(dict.fromkeys(self._message(step).node_id for step in [*steps, *sorted(asked)]))
+
+    def _look(self) -> str:
+        if self.traced:
+            return f"see what each step wrote: fslm trace show {self.run.id}"
+        return "see what it wrote in the error's attempts"
+
+    def _where(self, step: str) -> str:
+        return f"stack {self.run.stack}, step {step}"
+
+    # -- what comes out -----------------------------------------------------------------------------------------
+
+    def _output(self) -> Message[Any]:
+        stack = self.prepared.stack
+        content = self._bound(OUTPUT, stack.output)
+        confidence: dict[str, float] = {}
+        for field, source in stack.wiring.sources[OUTPUT].items():
+            message = self._message(source.step)
+            if isinstance(message, Message) and message.confidence and source.path[0] in message.confidence:
+                confidence[field] = message.confidence[source.path[0]]
+        return Message(
+            OUTPUT,
+            content,
+            node_id=node_id(self.run.id, OUTPUT),
+            content_id=content_id(content),
+            parents=self._parents(OUTPUT, frozenset()),
+            confidence=confidence or None,
+            started=time.time(),
+        )
+
+    async def _tool(self, step: Step, value: BaseModel) -> Message[Any]:
+        stage = step.stage
+        assert stage.tool is not None
+        began = time.perf_counter()
+        where = self._where(step.name)
+        scored = await self.tools.call(stage, value, where)
+        raw = canonical(scored.output)
+        attempt = Attempt(0, None, raw, usage=Usage(seconds=time.perf_counter() - began))
+        if problems := self.host.check_message(stage, scored.output):
+            attempt = replace(attempt, problems=tuple(problems))
+            await self._failed(step, attempt)
+            raise StageFailedError("the message was refused", where=where, problems=problems, attempts=[attempt])
+        key = digest(SEMANTICS, self.prepared.origins[step.name].fingerprint, canonical(value)) if stage.tool.pure else ""
+        return self._made(step, scored.output, (attempt,), dict(scored.confidence) or None, key, None)
+
+    async def _slm(self, step: Step, value: BaseModel) -> Message[Any]:
+        stage = step.stage
+        schema = stage.narrowed(value)
+        prompt = stage.render(value)
+        attempts: list[Attempt] = []
+        for index in range(stage.decoding.attempts):
+            seed = derive_seed(self.run.seed, step.name, 0, index)
+            request = Request(
+                id=node_id(self.run.id, step.name, 0, index),
+                prompt=prompt,
+                model=self.prepared.refs[step.name],
+                grammar=schema.text,
+                max_tokens=stage.max_tokens,
+                sampling=Sampling(stage.decoding.temperature, stage.decoding.top_p, stage.decoding.top_k),
+                seed=seed,
+                deadline=self.deadline,
+                on_overflow=stage.decoding.on_overflow,
+            )
+            began = time.perf_counter()
+            generation = await self._generate(step, request)
+            content, attempt = self._judge(stage, schema, generation, index)
+            attempt = replace(attempt, prompt=prompt, usage=replace(attempt.usage, seconds=time.perf_counter() - began))
+            attempts.append(attempt)
+            if content is not None:
+                sampled = str(seed) if stage.decoding.temperature > 0 else None
+                key = digest(SEMANTICS, self.prepared.origins[step.name].fingerprint, canonical(value), schema.id, sampled)
+                narrowed = schema.tree if stage.narrow else None
+                return self._made(step, content, tuple(attempts), _confidence(generation), key, narrowed)
+            await self._failed(step, attempt)
+        raise StageFailedError(
+            f"the stage {stage.name} gave no valid message",
+            where=self._where(step.name),
+            problems=attempts[-1].problems,
+            attempts=attempts,
+            hint=self._look(),
+        )
+
+    async def _generate(self, step: Step, request: Request) -> Generation:
+        async with aclosing(self.backend.open(request)) as pieces:  # type: ignore[type-var]
+            async for piece in pieces:
+                if isinstance(piece, Generation):
+                    return piece
+                await self.emit(TextWritten(self.run.id, step.name, piece.text))
+        raise BackendError("the backend ended without an output", where=self._where(step.name), found=self.backend.name)
+
+    def _judge(self, stage: Stage[Any, Any], schema: Schema, made: Generation, index: int) -> tuple[Any, Attempt]:
+        content: Any = None
+        if made.finish_reason == "length":
+            problems = [
+                Problem("length", f"the output was cut at {stage.max_tokens} tokens; raise Decoding(max_tokens=…) of {stage.name}")
+            ]
+        else:
+            parsed = parse(made.text, stage.output, schema)
+            problems = parsed if isinstance(parsed, list) else self.host.check_message(stage, parsed)
+            content = None if problems else parsed
+        usage = Usage(
+            made.counts.prompt,
+            made.counts.cached,
+            made.counts.output,
+            made.counts.forced,
+            made.counts.forwards,
+            made.times.queued,
+            made.times.prefill,
+            made.times.decode,
+        )
+        tokens = TokenTrace(made.tokens, made.texts, made.logprobs, made.forced) if made.tokens else None
+        return content, Attempt(
+            index, None, made.text, tuple(problems), usage, tokens, made.truncated, made.finish_reason
+        )
+
+    async def _failed(self, step: Step, attempt: Attempt) -> None:
+        await self.emit(
+            AttemptFailed(
+                self.run.id,
+                step.name,
+                node_id(self.run.id, step.name, 0, attempt.index),
+                attempt,
+                self.prepared.origins[step.name],
+                self._parents(step.name, frozenset()),
+                time.time() - attempt.usage.seconds,
+            )
+        )
+
+    def _made(
+        self,
+        step: Step,
+        content: BaseModel,
+        attempts: tuple[Attempt, ...],
+        confidence: Mapping[str, float] | None,
+        work_key: str,
+        narrowed: Mapping[str, Any] | None,
+    ) -> Message[Any]:
+        return Message(
+            step.name,
+            content,
+            node_id=node_id(self.run.id, step.name, 0, attempts[-1].index),
+            content_id=content_id(content),
+            work_key=work_key,
+            attempts=attempts,
+            usage=sum((a.usage for a in attempts), Usage()),
+            confidence=confidence,
+            origin=self.prepared.origins[step.name],
+            narrowed=narrowed,
+        )
+
+
+def read_input(stack: Stack[Any, Any], value: object) -> Any:
+    """Validate what a run is given: an instance of the input model, or a mapping of its fields.
+
+    Raises:
+        InputError: it does not fit; the text names every field that is wrong.
+    """
+    model = stack.input
+    where = f"input of stack {stack.name}"
+    shape = ", ".join(f"{n}: {f.annotation.__name__ if isinstance(f.annotation, type) else f.annotation}" for n, f in model.model_fields.items())
+    if isinstance(value, BaseModel) and not isinstance(value, model):
+        raise InputError("the input is another model", where=where, found=type(value).__name__, expected=model.__name__)
+    if not isinstance(value, BaseModel | Mapping):
+        raise InputError("the input is neither a model nor a mapping", where=where, found=type(value).__name__, expected=f"{model.__name__}({shape})")
+    try:
+        plain = plain_data(value) if isinstance(value, BaseModel) else dict(value)
+        unknown = sorted(set(map(str, plain)) - set(model.model_fields))
+        if unknown:
+            raise InputError("the input has a field the model does not", where=where, found=", ".join(unknown), expected=shape)
+        checked = model.model_validate(plain)
+        dumps(plain_data(checked)).encode("utf-8")
+    except ValidationError as error:
+        found = "; ".join(map(str, problems_of(error)))
+        raise InputError("the input does not fit", where=where, found=found, expected=shape) from None
+    except UnicodeError:
+        raise InputError("the input holds half of a surrogate pair, which is no text", where=where, hint="decode the text properly before you pass it") from None
+    except FslmError as error:
+        raise InputError(error.what, where=where, found=error.found, expected=error.expected, hint=error.hint) from None
+    return checked
+
+
+def _confidence(made: Generation) -> dict[str, float] | None:
+    """Per top-level field, the product over its decided tokens of the chosen token's probability among those allowed."""
+    if made.logprobs is None:
+        return None
+    spans = field_spans(made.text)
+    totals = dict.fromkeys(spans, 0.0)
+    place = 0
+    for text, logprob, forced in zip(made.texts, made.logprobs, made.forced, strict=True):
+        start, place = place, place + len(text)
+        if not forced:
+            for name, (low, high) in spans.items():
+                if start < high and place > low:
+                    totals[name] += logprob
+                    break
+    return {name: math.exp(total) for name, total in totals.items()} or None
+
+
+def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error to report: the first of our own, else the first there is."""
+    flat: list[BaseException] = []
+    stack: list[BaseException] = [failed]
+    while stack:
+        error = stack.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            stack[:0] = error.exceptions
+        else:
+            flat.append(error)
+    ours = [e for e in flat if isinstance(e, FslmError)]
+    return next((e for e in ours if not isinstance(e, DeadlineExceeded)), ours[0] if ours else flat[0])
+
+
+__all__ = ["Prepared", "Walk", "read_input"]
