@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -465,7 +464,14 @@ class Engine:
             raise EngineStateError("concurrency is out of range", found=concurrency, expected="at least 1")
         await self._prepare(self._find(stack))
         gate = asyncio.Semaphore(concurrency)
-        waiting: deque[asyncio.Task[Outcome[Any]]] = deque()
+        line: asyncio.Queue[asyncio.Future[Outcome[Any]] | None] = asyncio.Queue(concurrency * _LOOKAHEAD)
+        alive: set[asyncio.Task[Any]] = set()
+
+        def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+            task = asyncio.create_task(work)
+            alive.add(task)
+            task.add_done_callback(alive.discard)
+            return task
 
         async def one(index: int, value: Any) -> Outcome[Any]:
             try:
@@ -477,25 +483,27 @@ class Engine:
             finally:
                 gate.release()
 
-        try:
+        async def feed() -> None:
             index = 0
-            async for value in inputs:
-                while gate.locked() and not (waiting and waiting[0].done()) or len(waiting) >= concurrency * _LOOKAHEAD:
-                    if waiting and (waiting[0].done() or len(waiting) >= concurrency * _LOOKAHEAD):
-                        yield await waiting.popleft()
-                    else:
-                        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                await gate.acquire()
-                waiting.append(asyncio.create_task(one(index, value)))
-                index += 1
-                while waiting and waiting[0].done():
-                    yield await waiting.popleft()
-            while waiting:
-                yield await waiting.popleft()
+            try:
+                async for value in inputs:
+                    await gate.acquire()
+                    await line.put(start(one(index, value)))
+                    index += 1
+            except Exception as error:  # the caller's own iterator raised; he gets it in its place
+                broken: asyncio.Future[Outcome[Any]] = asyncio.get_running_loop().create_future()
+                broken.set_exception(error)
+                await line.put(broken)
+            await line.put(None)
+
+        start(feed())
+        try:
+            while (outcome := await line.get()) is not None:
+                yield await outcome
         finally:
-            for task in waiting:
+            for task in alive:
                 task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            await asyncio.gather(*alive, return_exceptions=True)
 
     # -- events as they happen ----------------------------------------------------------------------------------
 
@@ -559,7 +567,10 @@ class Engine:
 
 
 async def _aiter(items: Iterable[Any]) -> AsyncIterator[Any]:
-    for item in items:
+    """Read a plain iterable without holding up the loop while it waits for its next item."""
+    iterator = iter(items)
+    end = object()
+    while (item := await asyncio.to_thread(next, iterator, end)) is not end:
         yield item
 
 
