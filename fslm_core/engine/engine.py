@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
@@ -13,31 +13,28 @@ from pydantic import BaseModel
 
 from .. import backends
 from ..backends.protocol import Backend, Capabilities
-from ..checkpoints import Progress, ResolvedCheckpoint, resolve
+from ..checkpoints import Progress
 from ..errors import DeadlineExceeded, EngineBusy, EngineStateError, FslmError, RunFailed
 from ..events import Event, RunFinished, RunStarted, TextWritten
-from ..message import Message, Origin, node_id
+from ..message import Message, node_id
 from ..plugins import PluginHost
 from ..schema import content_id
 from ..settings import Settings, default
 from ..stack import INPUT, Stack
 from ..store import Recorder, TraceStore
 from .check import Report, check_stack
+from .flow import close_of, from_iterable, in_order, next_of
 from .loop import LoopThread
-from .models import Model, disagreements, model_of
 from .observers import Observers
+from .prepare import Preparer
 from .run import Outcome, Run, new_run_id
 from .tools import ToolRunner
 from .walk import Prepared, Walk, read_input
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
-T = TypeVar("T")
 Content = Literal["full", "redacted", "none"]
 
-log = logging.getLogger("fslm")
-_LOOKAHEAD = 8
-"""How many finished outcomes, in multiples of the concurrency, ``map`` holds back to keep the input's order."""
 
 
 class Engine:
@@ -139,9 +136,9 @@ class Engine:
         )
         self._observers = Observers(self.host.observers)
         self._tools = ToolRunner()
-        self._prepared: dict[Stack[Any, Any], Prepared] = {}
-        self._preparing: dict[Stack[Any, Any], asyncio.Task[Prepared]] = {}
-        self._resolved: dict[str, ResolvedCheckpoint] = {}
+        self._preparer = Preparer(
+            self._backend, self.host, self.settings, strict=self._strict, progress=self._progress
+        )
         self._slots = asyncio.Semaphore(self.max_in_flight)
         self._at_work: set[asyncio.Task[Any]] = set()
         self._loop = LoopThread("fslm-engine")
@@ -156,7 +153,7 @@ class Engine:
 
     async def _warm(self) -> None:
         for stack in self._stacks:
-            await self._prepare(self._find(stack))
+            await self._preparer.prepare(self._find(stack))
         self.ready = True
 
     def close(self) -> None:
@@ -189,8 +186,6 @@ class Engine:
         await asyncio.gather(*self._at_work, return_exceptions=True)
         await self._backend.aclose()
 
-    # -- preparing a stack --------------------------------------------------------------------------------------
-
     def check(self, stack: Stack[Any, Any] | str) -> Report:
         """Check a stack for this engine's backend and settings, loading no weight.
 
@@ -207,72 +202,6 @@ class Engine:
 
     def _find(self, stack: Stack[Any, Any] | str) -> Stack[Any, Any]:
         return self.host.stack(stack) if isinstance(stack, str) else stack
-
-    async def _prepare(self, stack: Stack[Any, Any]) -> Prepared:
-        if stack not in self._prepared:
-            if stack not in self._preparing:
-                self._preparing[stack] = asyncio.create_task(self._load(stack))
-            try:
-                self._prepared[stack] = await asyncio.shield(self._preparing[stack])
-            finally:
-                if stack in self._preparing and self._preparing[stack].done():
-                    del self._preparing[stack]
-        return self._prepared[stack]
-
-    async def _load(self, stack: Stack[Any, Any]) -> Prepared:
-        report = await asyncio.to_thread(self.check, stack)
-        report.raise_if_refused()
-        for warning in report.warnings:
-            log.warning("stack %s: %s", stack.name, warning)
-        models = {s.name: s.model for s in report.steps}
-        bases = {}
-        if self._backend.capabilities.weights:
-            for model in filter(None, models.values()):
-                bases[model.checkpoint.name] = await asyncio.to_thread(self._resolve, model)
-        self._recheck(stack, models, bases)
-        refs = {name: m.ref(bases.get(m.checkpoint.name)) for name, m in models.items() if m is not None}
-        await self._backend.warm(list(refs.values()))
-        origins = {step.name: self._origin(step.stage, models[step.name], bases) for step in stack.steps}
-        return Prepared(stack, refs, origins)
-
-    def _resolve(self, model: Model) -> ResolvedCheckpoint:
-        name = model.checkpoint.name
-        if name not in self._resolved:
-            self._resolved[name] = resolve(
-                model.checkpoint, self.settings, extra=self.host.checkpoints, progress=self._progress
-            )
-        return self._resolved[name]
-
-    def _recheck(
-        self, stack: Stack[Any, Any], models: Mapping[str, Model | None], bases: Mapping[str, ResolvedCheckpoint]
-    ) -> None:
-        """What could not be checked before the checkpoint was here: the base an adapter was made for."""
-        late = Report(stack.name)
-        for step in stack.steps:
-            model = models[step.name]
-            if model is not None and (base := bases.get(model.checkpoint.name)):
-                late.errors += (f"step {step.name}: {e}" for e in disagreements(step.stage, model, base.sha256)[0])
-        late.raise_if_refused()
-
-    def _origin(self, stage: Any, model: Model | None, bases: Mapping[str, ResolvedCheckpoint]) -> Origin:
-        plugin = self.host.owner(stage)
-        base = bases.get(model.checkpoint.name) if model else None
-        adapter = model.adapter.sha256 if model and model.adapter else None
-        return Origin(
-            stage=stage.name,
-            plugin=plugin.distribution if plugin else None,
-            version=plugin.version if plugin else None,
-            model=str(model) if model else None,
-            backend=None if stage.tool else self._backend.name,
-            tuned=model is None or not model.slm.untuned,
-            fingerprint=stage.fingerprint(
-                checkpoint=base.sha256 if base else (model.slm.base if model else None),
-                adapter=adapter,
-                backend=self._backend.name,
-            ),
-            input=stage.input,
-            output=stage.output,
-        )
 
     # -- one run ------------------------------------------------------------------------------------------------
 
@@ -325,7 +254,7 @@ class Engine:
         task.add_done_callback(self._at_work.discard)
         found = self._find(stack)
         checked = read_input(found, value)
-        prepared = await self._prepare(found)
+        prepared = await self._preparer.prepare(found)
         if not waits and self._slots.locked():
             raise EngineBusy(
                 f"{self.max_in_flight} runs are in flight",
@@ -410,16 +339,16 @@ class Engine:
         ``inputs`` may be endless: it is read only as far ahead as there is work for. ``timeout`` is for each run.
         """
         loop = self._looping
-        outcomes = self._map(stack, _aiter(inputs), concurrency, seed, timeout)
+        outcomes = self._map(stack, from_iterable(inputs), concurrency, seed, timeout)
         try:
             while True:
                 try:
-                    yield loop.wait(_next(outcomes))
+                    yield loop.wait(next_of(outcomes))
                 except StopAsyncIteration:
                     return
         finally:
             if self._loop is not None:
-                loop.wait(_close(outcomes))
+                loop.wait(close_of(outcomes))
 
     @overload
     def amap(
@@ -445,34 +374,24 @@ class Engine:
         self, stack: Any, inputs: Any, *, concurrency: int = 32, seed: int = 0, timeout: float | None = None
     ) -> AsyncIterator[Outcome[Any]]:
         """As :meth:`map`, from any event loop."""
-        source = inputs if isinstance(inputs, AsyncIterable) else _aiter(inputs)
+        source = inputs if isinstance(inputs, AsyncIterable) else from_iterable(inputs)
         outcomes = self._map(stack, source, concurrency, seed, timeout)
         try:
             while True:
                 try:
-                    yield await asyncio.wrap_future(self._looping.submit(_next(outcomes)))
+                    yield await asyncio.wrap_future(self._looping.submit(next_of(outcomes)))
                 except StopAsyncIteration:
                     return
         finally:
             if self._loop is not None:
-                await asyncio.wrap_future(self._looping.submit(_close(outcomes)))
+                await asyncio.wrap_future(self._looping.submit(close_of(outcomes)))
 
     async def _map(
         self, stack: Any, inputs: AsyncIterable[Any], concurrency: int, seed: int, timeout: float | None
     ) -> AsyncGenerator[Outcome[Any], None]:
         if concurrency < 1:
             raise EngineStateError("concurrency is out of range", found=concurrency, expected="at least 1")
-        await self._prepare(self._find(stack))
-        gate = asyncio.Semaphore(concurrency)
-        line: asyncio.Queue[asyncio.Future[Outcome[Any]] | None] = asyncio.Queue(concurrency * _LOOKAHEAD)
-        alive: set[asyncio.Task[Any]] = set()
-
-        def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-            task = asyncio.create_task(work)
-            alive.add(task)
-            task.add_done_callback(alive.discard)
-            return task
-
+        await self._preparer.prepare(self._find(stack))
         async def one(index: int, value: Any) -> Outcome[Any]:
             try:
                 return Outcome(index, await self._run(stack, value, seed, timeout, waits=True))
@@ -480,30 +399,10 @@ class Engine:
                 return Outcome(index, failed.run, failed.error)
             except FslmError as error:
                 return Outcome(index, None, error)
-            finally:
-                gate.release()
 
-        async def feed() -> None:
-            index = 0
-            try:
-                async for value in inputs:
-                    await gate.acquire()
-                    await line.put(start(one(index, value)))
-                    index += 1
-            except Exception as error:  # the caller's own iterator raised; he gets it in its place
-                broken: asyncio.Future[Outcome[Any]] = asyncio.get_running_loop().create_future()
-                broken.set_exception(error)
-                await line.put(broken)
-            await line.put(None)
-
-        start(feed())
-        try:
-            while (outcome := await line.get()) is not None:
-                yield await outcome
-        finally:
-            for task in alive:
-                task.cancel()
-            await asyncio.gather(*alive, return_exceptions=True)
+        async with aclosing(in_order(inputs, one, concurrency)) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
 
     # -- events as they happen ----------------------------------------------------------------------------------
 
@@ -520,12 +419,12 @@ class Engine:
         try:
             while True:
                 try:
-                    yield loop.wait(_next(events))
+                    yield loop.wait(next_of(events))
                 except StopAsyncIteration:
                     return
         finally:
             if self._loop is not None:
-                loop.wait(_close(events))
+                loop.wait(close_of(events))
 
     async def astream(
         self, stack: Stack[Any, Any] | str, input: Any, *, seed: int = 0, timeout: float | None = None
@@ -535,12 +434,12 @@ class Engine:
         try:
             while True:
                 try:
-                    yield await asyncio.wrap_future(self._looping.submit(_next(events)))
+                    yield await asyncio.wrap_future(self._looping.submit(next_of(events)))
                 except StopAsyncIteration:
                     return
         finally:
             if self._loop is not None:
-                await asyncio.wrap_future(self._looping.submit(_close(events)))
+                await asyncio.wrap_future(self._looping.submit(close_of(events)))
 
     async def _stream(self, stack: Any, value: Any, seed: int, timeout: float | None) -> AsyncGenerator[Event, None]:
         events: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
@@ -564,22 +463,6 @@ class Engine:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-
-
-async def _aiter(items: Iterable[Any]) -> AsyncIterator[Any]:
-    """Read a plain iterable without holding up the loop while it waits for its next item."""
-    iterator = iter(items)
-    end = object()
-    while (item := await asyncio.to_thread(next, iterator, end)) is not end:
-        yield item
-
-
-async def _next(items: AsyncGenerator[T, None]) -> T:
-    return await anext(items)
-
-
-async def _close(items: AsyncGenerator[Any, None]) -> None:
-    await items.aclose()
 
 
 __all__ = ["Content", "Engine"]

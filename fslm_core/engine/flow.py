@@ -1,0 +1,81 @@
+"""Many pieces of work at once, their results in order; and async generators driven from elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_LOOKAHEAD = 8
+"""How many results, in multiples of the concurrency, are held back to keep the order."""
+
+
+async def in_order(
+    items: AsyncIterable[T], work: Callable[[int, T], Awaitable[R]], concurrency: int
+) -> AsyncGenerator[R, None]:
+    """Do ``work(index, item)`` for every item, ``concurrency`` at a time, and yield the results in the items' order.
+
+    Items are read only as far ahead as there is work for. What ``items`` raises comes in its place; closing the
+    generator cancels what is under way.
+    """
+    gate = asyncio.Semaphore(concurrency)
+    line: asyncio.Queue[asyncio.Future[R] | None] = asyncio.Queue(concurrency * _LOOKAHEAD)
+    alive: set[asyncio.Task[Any]] = set()
+
+    def start(job: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(job)
+        alive.add(task)
+        task.add_done_callback(alive.discard)
+        return task
+
+    async def one(index: int, item: T) -> R:
+        try:
+            return await work(index, item)
+        finally:
+            gate.release()
+
+    async def feed() -> None:
+        index = 0
+        try:
+            async for item in items:
+                await gate.acquire()
+                await line.put(start(one(index, item)))
+                index += 1
+        except Exception as error:  # the caller's own iterator raised
+            broken: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+            broken.set_exception(error)
+            await line.put(broken)
+        await line.put(None)
+
+    start(feed())
+    try:
+        while (result := await line.get()) is not None:
+            yield await result
+    finally:
+        for task in alive:
+            task.cancel()
+        await asyncio.gather(*alive, return_exceptions=True)
+
+
+async def from_iterable(items: Iterable[T]) -> AsyncIterator[T]:
+    """Read a plain iterable without holding up the loop while it waits for its next item."""
+    iterator = iter(items)
+    end: Any = object()
+    while (item := await asyncio.to_thread(next, iterator, end)) is not end:
+        yield item
+
+
+async def next_of(items: AsyncGenerator[T, None]) -> T:
+    """``anext`` as a coroutine, so that a loop can make a task of it."""
+    return await anext(items)
+
+
+async def close_of(items: AsyncGenerator[Any, None]) -> None:
+    """``aclose`` as a coroutine."""
+    await items.aclose()
+
+
+__all__ = ["close_of", "from_iterable", "in_order", "next_of"]

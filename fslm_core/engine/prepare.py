@@ -1,0 +1,121 @@
+"""Makes a stack ready to run: check it, get its checkpoints, warm its models; each stack once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from ..backends.protocol import Backend
+from ..checkpoints import Progress, ResolvedCheckpoint, resolve
+from ..message import Origin
+from ..plugins import PluginHost
+from ..settings import Settings
+from ..stack import Stack
+from ..stage import Stage
+from .check import Report, check_stack
+from .models import Model, disagreements
+from .walk import Prepared
+
+log = logging.getLogger("fslm")
+
+
+class Preparer:
+    """Prepares stacks for one engine. Used on the engine's loop only."""
+
+    def __init__(
+        self, backend: Backend, host: PluginHost, settings: Settings, *, strict: bool, progress: Progress | None
+    ) -> None:
+        self._backend = backend
+        self._host = host
+        self._settings = settings
+        self._strict = strict
+        self._progress = progress
+        self._ready: dict[Stack[Any, Any], Prepared] = {}
+        self._underway: dict[Stack[Any, Any], asyncio.Task[Prepared]] = {}
+        self._resolved: dict[str, ResolvedCheckpoint] = {}
+
+    async def prepare(self, stack: Stack[Any, Any]) -> Prepared:
+        """Return the stack ready to run; whoever asks meanwhile waits for the same work.
+
+        Raises:
+            CheckError: the stack was refused.
+            CheckpointError, AdapterError: its models cannot be had or loaded.
+        """
+        if stack not in self._ready:
+            if stack not in self._underway:
+                self._underway[stack] = asyncio.create_task(self._load(stack))
+            try:
+                self._ready[stack] = await asyncio.shield(self._underway[stack])
+            finally:
+                if stack in self._underway and self._underway[stack].done():
+                    del self._underway[stack]
+        return self._ready[stack]
+
+    async def _load(self, stack: Stack[Any, Any]) -> Prepared:
+        report = await asyncio.to_thread(self._check, stack)
+        report.raise_if_refused()
+        for warning in report.warnings:
+            log.warning("stack %s: %s", stack.name, warning)
+        models = {s.name: s.model for s in report.steps}
+        bases = {}
+        if self._backend.capabilities.weights:
+            for model in filter(None, models.values()):
+                bases[model.checkpoint.name] = await asyncio.to_thread(self._resolve, model)
+        self._recheck(stack, models, bases)
+        refs = {name: m.ref(bases.get(m.checkpoint.name)) for name, m in models.items() if m is not None}
+        await self._backend.warm(list(refs.values()))
+        origins = {step.name: self._origin(step.stage, models[step.name], bases) for step in stack.steps}
+        return Prepared(stack, refs, origins)
+
+    def _resolve(self, model: Model) -> ResolvedCheckpoint:
+        name = model.checkpoint.name
+        if name not in self._resolved:
+            self._resolved[name] = resolve(
+                model.checkpoint, self._settings, extra=self._host.checkpoints, progress=self._progress
+            )
+        return self._resolved[name]
+
+    def _recheck(
+        self, stack: Stack[Any, Any], models: Mapping[str, Model | None], bases: Mapping[str, ResolvedCheckpoint]
+    ) -> None:
+        """What could not be checked before the checkpoint was here: the base an adapter was made for."""
+        late = Report(stack.name)
+        for step in stack.steps:
+            model = models[step.name]
+            if model is not None and (base := bases.get(model.checkpoint.name)):
+                late.errors += (f"step {step.name}: {e}" for e in disagreements(step.stage, model, base.sha256)[0])
+        late.raise_if_refused()
+
+    def _origin(self, stage: Stage[Any, Any], model: Model | None, bases: Mapping[str, ResolvedCheckpoint]) -> Origin:
+        plugin = self._host.owner(stage)
+        base = bases.get(model.checkpoint.name) if model else None
+        adapter = model.adapter.sha256 if model and model.adapter else None
+        return Origin(
+            stage=stage.name,
+            plugin=plugin.distribution if plugin else None,
+            version=plugin.version if plugin else None,
+            model=str(model) if model else None,
+            backend=None if stage.tool else self._backend.name,
+            tuned=model is None or not model.slm.untuned,
+            fingerprint=stage.fingerprint(
+                checkpoint=base.sha256 if base else (model.slm.base if model else None),
+                adapter=adapter,
+                backend=self._backend.name,
+            ),
+            input=stage.input,
+            output=stage.output,
+        )
+
+    def _check(self, stack: Stack[Any, Any]) -> Report:
+        return check_stack(
+            stack,
+            host=self._host,
+            settings=self._settings,
+            capabilities=self._backend.capabilities,
+            strict=self._strict,
+        )
+
+
+__all__ = ["Preparer"]
