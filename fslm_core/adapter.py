@@ -72,7 +72,10 @@ def inspect(path: Path) -> AdapterInfo:
     weights = path / WEIGHTS
     try:
         stat = weights.stat()
-        parts = [(path / CONFIG).stat().st_mtime_ns, (path / RECORD).stat().st_mtime_ns if (path / RECORD).exists() else 0]
+        parts = [
+            (path / CONFIG).stat().st_mtime_ns,
+            (path / RECORD).stat().st_mtime_ns if (path / RECORD).exists() else 0,
+        ]
     except OSError as error:
         raise AdapterError(
             "the adapter folder is not complete",
@@ -88,7 +91,9 @@ def inspect(path: Path) -> AdapterInfo:
 def _inspect(path: Path, size: int, changed: int, others: tuple[int, ...]) -> AdapterInfo:
     config = _json(path / CONFIG)
     if config.get("peft_type") != "LORA" or not isinstance(config.get("r"), int):
-        raise AdapterError("the adapter is not a LoRA", where=str(path / CONFIG), found=config.get("peft_type"), expected="LORA")
+        raise AdapterError(
+            "the adapter is not a LoRA", where=str(path / CONFIG), found=config.get("peft_type"), expected="LORA"
+        )
     shapes = _shapes(path / WEIGHTS, size)
     with open(path / WEIGHTS, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -99,7 +104,8 @@ def _inspect(path: Path, size: int, changed: int, others: tuple[int, ...]) -> Ad
         except ValidationError as error:
             first = error.errors()[0]
             raise AdapterError(
-                f"{RECORD} is not a training record: {'.'.join(map(str, first['loc']))}: {first['msg']}", where=str(path / RECORD)
+                f"{RECORD} is not a training record: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+                where=str(path / RECORD),
             ) from None
     return AdapterInfo(path, sha256, config["r"], size, config, shapes, record)
 

@@ -139,9 +139,7 @@ class UnknownNameError(UsageError):
     code = "unknown-name"
 
     @classmethod
-    def of(
-        cls, kind: str, name: str, known: Iterable[str], *, hint: str | None = None
-    ) -> UnknownNameError:
+    def of(cls, kind: str, name: str, known: Iterable[str], *, hint: str | None = None) -> UnknownNameError:
         """Build the error for ``name``, offering the near ones among ``known``."""
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)

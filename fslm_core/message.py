@@ -170,4 +170,15 @@ def derive_seed(seed: int, step: str, index: int = 0, attempt: int = 0) -> int:
     return int(digest(str(seed), step, str(index), str(attempt))[:16], 16) >> 1
 
 
-__all__ = ["Attempt", "Message", "Origin", "Problem", "Skipped", "TokenTrace", "Usage", "derive_seed", "digest", "node_id"]
+__all__ = [
+    "Attempt",
+    "Message",
+    "Origin",
+    "Problem",
+    "Skipped",
+    "TokenTrace",
+    "Usage",
+    "derive_seed",
+    "digest",
+    "node_id",
+]

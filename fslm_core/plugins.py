@@ -69,7 +69,9 @@ class PluginHost:
     Nothing is imported before the first question that needs it.
     """
 
-    def __init__(self, settings: Settings, *, plugins: Mapping[str, object] | None = None, installed: bool = True) -> None:
+    def __init__(
+        self, settings: Settings, *, plugins: Mapping[str, object] | None = None, installed: bool = True
+    ) -> None:
         self.settings = settings
         self._extra = dict(plugins or {})
         self._installed = installed
@@ -203,8 +205,16 @@ class PluginHost:
             return owned.owned[name]
         for info in self._loaded.infos:
             if info.state != "loaded" and (name == info.name or name.startswith(info.name + ".")):
-                cure = f"fslm plugins enable {info.name}" if info.state == "disabled" else f"mend or reinstall {info.distribution}, then run `fslm plugins`"
-                raise UnknownNameError(f"the {owned.kind} {name!r} belongs to plugin {info}, which is {info.state}", found=info.reason, hint=cure)
+                cure = (
+                    f"fslm plugins enable {info.name}"
+                    if info.state == "disabled"
+                    else f"mend or reinstall {info.distribution}, then run `fslm plugins`"
+                )
+                raise UnknownNameError(
+                    f"the {owned.kind} {name!r} belongs to plugin {info}, which is {info.state}",
+                    found=info.reason,
+                    hint=cure,
+                )
         raise UnknownNameError.of(owned.kind, name, owned.owned)
 
 
@@ -268,7 +278,11 @@ class _Loaded:
 
     def _register(self, plugin: object, info: PluginInfo) -> None:
         if isinstance(plugin, type):
-            raise PluginLoadError("the entry point names a class", found=plugin, expected="a module, or an object with hook implementations")
+            raise PluginLoadError(
+                "the entry point names a class",
+                found=plugin,
+                expected="a module, or an object with hook implementations",
+            )
         self.manager.register(plugin, name=f"{info.distribution}:{info.name}")
         self.info_of[id(plugin)] = info
         self.manager.check_pending()
@@ -280,14 +294,22 @@ class _Loaded:
             things = self._answers(plugin, hook, Iterable)
             for thing in things:
                 if not isinstance(thing, kind):
-                    raise PluginLoadError(f"{hook} returned the wrong type", found=type(thing).__name__, expected=f"a list of {kind.__name__}")
+                    raise PluginLoadError(
+                        f"{hook} returned the wrong type",
+                        found=type(thing).__name__,
+                        expected=f"a list of {kind.__name__}",
+                    )
             return _named(hook, [(thing.name, thing) for thing in things], info)  # type: ignore[attr-defined]
 
         def mapped(hook: str, prefixed: bool) -> list[tuple[str, Callable[..., Any]]]:
             pairs = [(n, f) for answer in self._answers(plugin, hook, Mapping, whole=True) for n, f in answer.items()]
             for name, thing in pairs:
                 if not isinstance(name, str) or not callable(thing):
-                    raise PluginLoadError(f"{hook} returned the wrong type", found=type(thing).__name__, expected="a dict of name to function")
+                    raise PluginLoadError(
+                        f"{hook} returned the wrong type",
+                        found=type(thing).__name__,
+                        expected="a dict of name to function",
+                    )
             return _named(hook, pairs, info) if prefixed else pairs
 
         return [
@@ -305,7 +327,9 @@ class _Loaded:
                 continue
             answer = _call(impl)
             if not isinstance(answer, kind) or isinstance(answer, str):
-                raise PluginLoadError(f"{hook} returned the wrong type", found=type(answer).__name__, expected=kind.__name__.lower())
+                raise PluginLoadError(
+                    f"{hook} returned the wrong type", found=type(answer).__name__, expected=kind.__name__.lower()
+                )
             answers += [answer] if whole else list(answer)
         return answers
 
@@ -320,7 +344,9 @@ def _named(hook: str, pairs: Sequence[tuple[str, T]], info: PluginInfo) -> list[
     for name, _ in pairs:
         if name != info.name and not name.startswith(info.name + "."):
             raise PluginLoadError(
-                f"{hook} offers a name outside the plugin's own", found=name, expected=f"{info.name!r}, or a name that starts with {info.name + '.'!r}"
+                f"{hook} offers a name outside the plugin's own",
+                found=name,
+                expected=f"{info.name!r}, or a name that starts with {info.name + '.'!r}",
             )
         if name in seen:
             raise PluginLoadError(f"{hook} offers one name twice", found=name)

@@ -115,7 +115,13 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"*", "**"})
 
     def __init__(self) -> None:
-        super().__init__(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False, trim_blocks=True, lstrip_blocks=True)
+        super().__init__(
+            undefined=StrictUndefined,
+            autoescape=False,
+            keep_trailing_newline=False,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
         self.globals.clear()
         self.filters["_fslm_mark"] = _mark
 
@@ -182,7 +188,9 @@ class Template:
             self._compiled: JinjaTemplate = environment.from_string(source)
         except TemplateSyntaxError as error:
             raise PromptError(
-                f"the template does not parse: {error.message}", where=f"{name}, line {error.lineno}", hint="mend that line"
+                f"the template does not parse: {error.message}",
+                where=f"{name}, line {error.lineno}",
+                hint="mend that line",
             ) from None
         except TemplateError as error:
             raise PromptError(f"the template cannot be used: {error}", where=name) from None
@@ -212,7 +220,9 @@ class Template:
                 "a template has the blocks 'system' and 'user' only", where=self.name, found=", ".join(sorted(unknown))
             )
         if blocks and "user" not in blocks:
-            raise PromptError("the template has no 'user' block", where=self.name, hint="add {% block user %}…{% endblock %}")
+            raise PromptError(
+                "the template has no 'user' block", where=self.name, hint="add {% block user %}…{% endblock %}"
+            )
         if blocks:
             outside = (
                 child
@@ -223,7 +233,9 @@ class Template:
             )
             for child in outside:
                 raise PromptError(
-                    "the template writes outside its blocks", where=f"{self.name}, line {child.lineno}", hint="move it into a block"
+                    "the template writes outside its blocks",
+                    where=f"{self.name}, line {child.lineno}",
+                    hint="move it into a block",
                 )
 
     def render(self, values: Mapping[str, Any], *, where: str | None = None) -> Prompt:
@@ -257,7 +269,9 @@ class Template:
             error.where = place
             raise
         except Exception as error:  # an expression of the template raised; it is the author's to mend
-            raise PromptError(f"the template could not be rendered: {type(error).__name__}: {error}", where=place) from None
+            raise PromptError(
+                f"the template could not be rendered: {type(error).__name__}: {error}", where=place
+            ) from None
         return Prompt(tuple(spans))
 
     def _spans(self, pieces: Iterator[str], role: Role) -> list[Span]:

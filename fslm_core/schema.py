@@ -108,7 +108,9 @@ def normalise(model: type[BaseModel]) -> Schema:
     """
     aliased = [name for name, field in model.model_fields.items() if field.alias or field.validation_alias]
     if aliased:
-        raise SchemaError("a field has an alias", where=f"{model.__name__}.{aliased[0]}", hint="give the field the name itself")
+        raise SchemaError(
+            "a field has an alias", where=f"{model.__name__}.{aliased[0]}", hint="give the field the name itself"
+        )
     try:
         raw = model.model_json_schema(mode="validation")
     except Exception as error:  # pydantic raises several kinds here
@@ -228,7 +230,9 @@ def _normal(node: Json, defs: Json, where: str, above: tuple[str, ...]) -> Json:
     if "$ref" in node:
         name = node["$ref"].rpartition("/")[2]
         if name in above:
-            raise SchemaError("the model contains itself, so its output has no bound", where=where, found=name, hint="flatten it")
+            raise SchemaError(
+                "the model contains itself, so its output has no bound", where=where, found=name, hint="flatten it"
+            )
         return _normal(defs[name], defs, where, (*above, name))
     for key in ("anyOf", "oneOf"):
         if key in node:
@@ -245,14 +249,18 @@ def _normal(node: Json, defs: Json, where: str, above: tuple[str, ...]) -> Json:
         return {"enum": list(node["enum"])}
     make = _MAKERS.get(node.get("type", ""))
     if make is None:
-        raise SchemaError("the field can hold anything", where=where, found=shorten(dumps(node), 80), hint="give it a type")
+        raise SchemaError(
+            "the field can hold anything", where=where, found=shorten(dumps(node), 80), hint="give it a type"
+        )
     return make(node, defs, where, above)
 
 
 def _object(node: Json, defs: Json, where: str, above: tuple[str, ...]) -> Json:
     if "properties" not in node and node.get("additionalProperties", True) is not False:
         raise SchemaError(
-            "a dict has no bound on its keys", where=where, hint="use a model with named fields, or a list of pairs with max_length"
+            "a dict has no bound on its keys",
+            where=where,
+            hint="use a model with named fields, or a list of pairs with max_length",
         )
     properties = {name: _normal(n, defs, f"{where}.{name}", above) for name, n in node.get("properties", {}).items()}
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
@@ -263,10 +271,16 @@ def _string(node: Json, defs: Json, where: str, above: tuple[str, ...]) -> Json:
     if known in _FORMATS:
         return {"type": "string", "format": known}
     if known is not None:
-        raise SchemaError(f"the string format {known!r} cannot be bounded", where=where, hint="use str with max_length and a validator")
+        raise SchemaError(
+            f"the string format {known!r} cannot be bounded",
+            where=where,
+            hint="use str with max_length and a validator",
+        )
     if "maxLength" not in node:
         name = where.rpartition(".")[2]
-        raise SchemaError("the string has no bound", where=where, hint=f"write `{name}: Annotated[str, Field(max_length=…)]`")
+        raise SchemaError(
+            "the string has no bound", where=where, hint=f"write `{name}: Annotated[str, Field(max_length=…)]`"
+        )
     kept = {key: node[key] for key in ("minLength", "maxLength", "pattern") if key in node}
     return {"type": "string", **kept}
 
@@ -285,7 +299,9 @@ def _number(node: Json, defs: Json, where: str, above: tuple[str, ...]) -> Json:
     if not (low and high and "multipleOf" in node):
         name = where.rpartition(".")[2]
         raise SchemaError(
-            "the number has no bound on its digits", where=where, hint=f"write `{name}: Annotated[float, Field(ge=…, le=…, multiple_of=0.01)]`"
+            "the number has no bound on its digits",
+            where=where,
+            hint=f"write `{name}: Annotated[float, Field(ge=…, le=…, multiple_of=0.01)]`",
         )
     return {"type": "number", **bounds, "multipleOf": node["multipleOf"]}
 
@@ -298,7 +314,9 @@ def _array(node: Json, defs: Json, where: str, above: tuple[str, ...]) -> Json:
         return {"type": "array", "prefixItems": items, "items": False, "minItems": len(items), "maxItems": len(items)}
     if "maxItems" not in node:
         name = where.rpartition(".")[2]
-        raise SchemaError("the list has no bound", where=where, hint=f"write `{name}: Annotated[list[…], Field(max_length=…)]`")
+        raise SchemaError(
+            "the list has no bound", where=where, hint=f"write `{name}: Annotated[list[…], Field(max_length=…)]`"
+        )
     items = _normal(node.get("items", {}), defs, f"{where}[]", above)
     return {"type": "array", "items": items, "minItems": node.get("minItems", 0), "maxItems": node["maxItems"]}
 
@@ -371,16 +389,22 @@ def _narrowed(node: Json, values: list[Any], field: str, where: str) -> Json:
     if node.get("type") == "array" and "items" in node:
         return {**node, "items": _narrowed(node["items"], values, field, where)}
     if not values:
-        raise SchemaError("narrowing leaves no value to choose", where=place, hint="give the field a nullable type, or skip the step")
+        raise SchemaError(
+            "narrowing leaves no value to choose", where=place, hint="give the field a nullable type, or skip the step"
+        )
     if "enum" in node:
         outside = [v for v in values if v not in node["enum"]]
         if outside:
-            raise SchemaError("narrowing may only narrow", where=place, found=outside[0], expected=f"one of {node['enum']}")
+            raise SchemaError(
+                "narrowing may only narrow", where=place, found=outside[0], expected=f"one of {node['enum']}"
+            )
         return {"enum": [v for v in node["enum"] if v in values]}
     if node.get("type") == "string":
         for value in values:
             if not isinstance(value, str) or len(value) > node.get("maxLength", len(value)):
-                raise SchemaError("narrowing may only narrow", where=place, found=value, expected=f"text that fits {dumps(node)}")
+                raise SchemaError(
+                    "narrowing may only narrow", where=place, found=value, expected=f"text that fits {dumps(node)}"
+                )
         return {"enum": values}
     raise SchemaError("only enums, strings and lists of them can be narrowed", where=place, found=dumps(node))
 

@@ -90,7 +90,11 @@ class Settings(BaseSettings):
     """Everything that can be set. Unknown keys are errors."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FSLM_", env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+        env_prefix="FSLM_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
     )
 
     offline: bool = False
@@ -196,4 +200,13 @@ def default() -> Settings:
     return load()
 
 
-__all__ = ["OpenAISettings", "Settings", "StageSettings", "TorchSettings", "TraceSettings", "default", "load", "user_file"]
+__all__ = [
+    "OpenAISettings",
+    "Settings",
+    "StageSettings",
+    "TorchSettings",
+    "TraceSettings",
+    "default",
+    "load",
+    "user_file",
+]

@@ -41,7 +41,12 @@ class Step:
     """
 
     def __init__(
-        self, stage: Stage[Any, Any], *, name: str | None = None, bind: Mapping[str, str] | None = None, when: str | None = None
+        self,
+        stage: Stage[Any, Any],
+        *,
+        name: str | None = None,
+        bind: Mapping[str, str] | None = None,
+        when: str | None = None,
     ) -> None:
         self.stage = stage
         self.name = name if name is not None else stage.name.rpartition(".")[2].replace("-", "_")
@@ -136,7 +141,12 @@ class Stack(Generic[In, Out]):
             raise StackError("a stack needs a step", where=where)
         names = [step.name for step in self.steps]
         if twins := sorted({n for n in names if names.count(n) > 1}):
-            raise StackError("two steps have one name", where=where, found=", ".join(twins), hint="pass Step(…, name='…') for one of them")
+            raise StackError(
+                "two steps have one name",
+                where=where,
+                found=", ".join(twins),
+                hint="pass Step(…, name='…') for one of them",
+            )
 
     def __repr__(self) -> str:
         return f"Stack({self.name!r}, {self.input.__name__} -> {self.output.__name__}, {len(self.steps)} steps)"
@@ -226,7 +236,9 @@ class _Wirer:
             self.errors.append(f"step {step.name}: when: {_one_line(error)}")
             return
         for name in sorted(condition.names - set(self.models)):
-            self.errors.append(f"step {step.name}: when={step.when!r} asks for {name!r}; known here: {', '.join(self.models)}")
+            self.errors.append(
+                f"step {step.name}: when={step.when!r} asks for {name!r}; known here: {', '.join(self.models)}"
+            )
         for name, attribute in sorted(condition.attributes):
             if name in self.models and attribute not in self.models[name].model_fields:
                 self.errors.append(
@@ -259,7 +271,11 @@ class _Wirer:
         for part in rest:
             inner = _model_of(annotation)
             if inner is None or part not in inner.model_fields:
-                has = f"{inner.__name__} has {', '.join(inner.model_fields)}" if inner else f"{_show(annotation)} has no fields"
+                has = (
+                    f"{inner.__name__} has {', '.join(inner.model_fields)}"
+                    if inner
+                    else f"{_show(annotation)} has no fields"
+                )
                 self.errors.append(f"{place}, but {has}")
                 return None
             nullable = inner is not annotation and _accepts_null(annotation)
@@ -285,7 +301,9 @@ class _Wirer:
             offers = ", ".join(f"{s}.{name} is {_show(a)}" for s, a in same)
             self.errors.append(f"step {step}: field {name!r} wants {_show(wanted)}, but {offers}")
         elif required:
-            self.errors.append(f"step {step}: nobody supplies field {name!r} ({_show(wanted)}); there are: {self._offers()}")
+            self.errors.append(
+                f"step {step}: nobody supplies field {name!r} ({_show(wanted)}); there are: {self._offers()}"
+            )
         return None
 
     def _fit(self, step: str, name: str, source: Source, given: Any, wanted: Any) -> None:
@@ -322,7 +340,10 @@ def fits(given: Any, wanted: Any) -> bool:
         if allowed is not None:
             return choices <= allowed
         return isinstance(wanted, type) and all(isinstance(value, wanted) for value in choices)
-    if (origin := get_origin(given)) in (list, tuple, set, frozenset, typing.Sequence) and get_origin(wanted) in (list, Sequence):
+    if (origin := get_origin(given)) in (list, tuple, set, frozenset, typing.Sequence) and get_origin(wanted) in (
+        list,
+        Sequence,
+    ):
         return bool(origin) and all(fits(a, get_args(wanted)[0]) for a in get_args(given) if a is not Ellipsis)
     if not (isinstance(given, type) and isinstance(wanted, type)):
         return False

@@ -152,7 +152,7 @@ class Stage(Generic[In, Out]):
         output: type[Out],
         prompt: Path | str | None = None,
         model: SLM | None = None,
-        decoding: Decoding = Decoding(),  # noqa: B008 (frozen)
+        decoding: Decoding = Decoding(),
         narrow: Mapping[str, str] | None = None,
         variants: Mapping[str, SLM] | None = None,
         description: str = "",
@@ -174,18 +174,29 @@ class Stage(Generic[In, Out]):
         where = f"stage {self.name}"
         if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
             raise StageError(
-                "a stage's name is dotted lower-case words", found=self.name, expected="letters, digits, '-', '_' and dots, as in 'support.intent'"
+                "a stage's name is dotted lower-case words",
+                found=self.name,
+                expected="letters, digits, '-', '_' and dots, as in 'support.intent'",
             )
         for label, kind in (("input", self.input), ("output", self.output)):
             if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-                raise StageError(f"{label} is not a pydantic model", where=where, found=kind, hint=f"pass the class: {label}=MyModel")
+                raise StageError(
+                    f"{label} is not a pydantic model", where=where, found=kind, hint=f"pass the class: {label}=MyModel"
+                )
         if self.tool is None and (self.prompt is None or self.model is None):
             raise StageError("a stage needs a prompt and a model", where=where, hint="or make a tool stage with @tool")
-        if self.tool is not None and (self.prompt is not None or self.model is not None or self.variants or self.narrow):
+        if self.tool is not None and (
+            self.prompt is not None or self.model is not None or self.variants or self.narrow
+        ):
             raise StageError("a tool stage has no prompt, model, variants or narrowing", where=where)
         for field in self.narrow:
             if field not in self.output.model_fields:
-                raise StageError("narrow names a field the output does not have", where=where, found=field, expected=", ".join(self.output.model_fields))
+                raise StageError(
+                    "narrow names a field the output does not have",
+                    where=where,
+                    found=field,
+                    expected=", ".join(self.output.model_fields),
+                )
 
     def __repr__(self) -> str:
         return f"Stage({self.name!r}, {self.input.__name__} -> {self.output.__name__})"
@@ -266,7 +277,15 @@ class Stage(Generic[In, Out]):
         if self.tool is not None:
             made_by = ["tool", self.tool.version]
         else:
-            made_by = ["slm", checkpoint, adapter, self.template.source, repr(self.decoding), repr(sorted(self.narrow.items())), backend]
+            made_by = [
+                "slm",
+                checkpoint,
+                adapter,
+                self.template.source,
+                repr(self.decoding),
+                repr(sorted(self.narrow.items())),
+                backend,
+            ]
         return digest(self.name, schema_id_of(self.input), schema_id_of(self.output), *made_by)
 
 
@@ -298,7 +317,9 @@ def tool(
             (output,) = typing.get_args(output)
         if input_ is None or output is None:
             raise StageError(
-                "a tool takes one annotated model and returns one", where=where, expected="def f(message: In) -> Out (or -> Scored[Out])"
+                "a tool takes one annotated model and returns one",
+                where=where,
+                expected="def f(message: In) -> Out (or -> Scored[Out])",
             )
         doc = (inspect.getdoc(function) or "").partition("\n")[0]
         made = Stage(
@@ -321,7 +342,12 @@ def files(package: str) -> Path:
     """
     place = importlib.resources.files(package)
     if not isinstance(place, Path):
-        raise StageError("a plugin must be installed as files", where=package, found=type(place).__name__, hint="install its wheel with pip")
+        raise StageError(
+            "a plugin must be installed as files",
+            where=package,
+            found=type(place).__name__,
+            hint="install its wheel with pip",
+        )
     return place
 
 
