@@ -1,0 +1,31 @@
+"""The trace database: what happened in a run, kept so that a person can read, replay and question it.
+
+::
+
+    with TraceStore.open(path, content="redacted") as store:
+        recorder = store.recorder()
+        await recorder.record(RunStarted(…))      # on the disk before the first step starts
+        …
+        await recorder.record(RunFinished(…))     # on the disk before anyone is told
+        store.run("last").nodes
+"""
+
+from .keep import ContentMode
+from .privacy import sensitive_fields
+from .recorder import OnFailure, Recorder
+from .rows import RunRow, StoredAttempt, StoredContent, StoredNode, StoredRun, StoredSpan
+from .store import TraceStore
+
+__all__ = [
+    "ContentMode",
+    "OnFailure",
+    "Recorder",
+    "RunRow",
+    "StoredAttempt",
+    "StoredContent",
+    "StoredNode",
+    "StoredRun",
+    "StoredSpan",
+    "TraceStore",
+    "sensitive_fields",
+]

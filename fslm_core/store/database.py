@@ -1,0 +1,213 @@
+"""The SQLite file: its five tables, how it is opened, and what its errors mean.
+
+``runs`` one row a run · ``nodes`` one row a step that ran or was skipped · ``attempts`` one row a try ·
+``contents`` every message's JSON, equal ones once · ``blobs`` the arrays of an attempt, token by token.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from ..errors import StoreError
+
+APPLICATION_ID = 0x66736C6D  # "fslm"
+VERSION = 1
+BUSY_SECONDS = 5.0
+
+_TABLES = """
+CREATE TABLE runs (
+    id TEXT PRIMARY KEY, stack TEXT NOT NULL, status TEXT NOT NULL,
+    started REAL NOT NULL, ended REAL, seconds REAL, seed,
+    input TEXT, output TEXT, output_parents TEXT, error TEXT,
+    engine TEXT NOT NULL, backend TEXT NOT NULL, fingerprints TEXT NOT NULL,
+    content TEXT NOT NULL, owner TEXT NOT NULL
+);
+CREATE INDEX runs_started ON runs (started);
+CREATE INDEX runs_stack ON runs (stack, started);
+CREATE INDEX runs_running ON runs (id) WHERE status = 'running';
+CREATE TABLE nodes (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
+    run TEXT NOT NULL, step TEXT NOT NULL, idx INTEGER NOT NULL, attempt INTEGER NOT NULL,
+    status TEXT NOT NULL, skipped_by TEXT, parents TEXT NOT NULL,
+    stage TEXT, plugin TEXT, version TEXT, model TEXT, backend TEXT, tuned INTEGER, fingerprint TEXT,
+    work_key TEXT, content_id TEXT, usage TEXT, confidence TEXT, narrowed TEXT,
+    started REAL, seconds REAL
+);
+CREATE INDEX nodes_run ON nodes (run, seq);
+CREATE INDEX nodes_content ON nodes (content_id);
+CREATE TABLE attempts (
+    node TEXT NOT NULL, idx INTEGER NOT NULL, prompt TEXT, raw TEXT, raw_chars INTEGER NOT NULL,
+    problems TEXT NOT NULL, usage TEXT NOT NULL, finish_reason TEXT NOT NULL, truncated INTEGER NOT NULL,
+    PRIMARY KEY (node, idx)
+) WITHOUT ROWID;
+CREATE TABLE contents (
+    id TEXT PRIMARY KEY, schema_id TEXT NOT NULL, model TEXT NOT NULL, kind TEXT NOT NULL, json TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE blobs (
+    node TEXT NOT NULL, idx INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (node, idx)
+) WITHOUT ROWID;
+"""
+
+
+def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
+    """Open the database at ``path``; unless ``readonly``, make it (0600, its folders 0700) where there is none.
+
+    Raises:
+        StoreError: no file to read, a folder in its place, not a trace database, corrupt, of a newer version,
+            read-only, or locked for longer than five seconds.
+    """
+    if path.is_dir():
+        raise StoreError(
+            "a folder stands where the trace database should be", where=str(path), hint="set trace.path to a file"
+        )
+    with translated(path):
+        if readonly:
+            return _reader(path)
+        _touch(path)
+        connection = _connected(f"file:{quote(str(path))}?mode=rw")
+        try:
+            _writable(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn what sqlite and the file system raise into a :class:`StoreError` that says what to do."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise explained(error, path) from error
+
+
+def explained(error: Exception, path: Path) -> StoreError:
+    """The :class:`StoreError` for what sqlite or the file system raised."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if isinstance(error, OSError):
+        code = _OF_THE_SYSTEM.get(error.errno or 0, sqlite3.SQLITE_CANTOPEN)
+    what, hint = _MEANINGS.get(code, (f"the trace database failed: {error}", None))
+    return StoreError(what, where=str(path), hint=hint)
+
+
+_MEANINGS = {
+    sqlite3.SQLITE_BUSY: (
+        f"another process has locked the trace database for more than {BUSY_SECONDS:g} seconds",
+        "end the program that holds it, or set trace.path to another file",
+    ),
+    sqlite3.SQLITE_FULL: (
+        "the disk is full",
+        "free some space, or set trace.on_failure = 'continue' to run without a trace",
+    ),
+    sqlite3.SQLITE_READONLY: (
+        "the trace database cannot be written",
+        "give yourself write access to the file and its folder, or set trace.path",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        "the trace database cannot be opened",
+        "see that its folder can be made and is yours, or set trace.path",
+    ),
+    sqlite3.SQLITE_CORRUPT: ("the trace database is damaged", "move the file away; a new one is made at the next run"),
+    sqlite3.SQLITE_NOTADB: ("the file is not a database", "set trace.path to another file, or move this one away"),
+    sqlite3.SQLITE_IOERR: ("the disk failed under the trace database", "look at the disk and its free space"),
+}
+_OF_THE_SYSTEM = {
+    errno.ENOSPC: sqlite3.SQLITE_FULL,
+    errno.EACCES: sqlite3.SQLITE_READONLY,
+    errno.EROFS: sqlite3.SQLITE_READONLY,
+}
+
+
+def _connected(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+
+
+def _touch(path: Path) -> None:
+    missing = [folder for folder in path.parents if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _writable(connection: sqlite3.Connection, path: Path) -> None:
+    _recognise(connection, path)
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "temp_store = MEMORY"):
+        connection.execute(f"PRAGMA {pragma}")
+    if _is_empty(connection):
+        with transaction(connection):
+            if _is_empty(connection):  # nobody made it between the look and the lock
+                _create(connection)
+    connection.execute("BEGIN IMMEDIATE")  # a read-only file shows itself only here
+    connection.execute("ROLLBACK")
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    nothing = StoreError("there is no trace yet", where=str(path), hint="run a stack first: `fslm run STACK INPUT`")
+    if not path.exists():
+        raise nothing
+    location = f"file:{quote(str(path))}?mode=ro"
+    connection = _connected(location)
+    try:
+        _recognise(connection, path)
+    except sqlite3.OperationalError:  # a folder that cannot be written has no place for the shared index
+        connection.close()
+        if Path(f"{path}-wal").exists():
+            raise
+        connection = _connected(f"{location}&immutable=1")
+        _recognise(connection, path)
+    if _is_empty(connection):
+        connection.close()
+        raise nothing
+    return connection
+
+
+def _recognise(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse what is not ours, before anything is written to it."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if application != APPLICATION_ID and not _is_empty(connection):
+        raise StoreError(
+            "the file is a database, but not a trace of fslm", where=str(path), hint="set trace.path to another file"
+        )
+    if version > VERSION:
+        raise StoreError(
+            "the trace database was written by a newer fslm",
+            where=str(path),
+            found=f"version {version}",
+            expected=f"version {VERSION} or older",
+            hint="upgrade with `python -m pip install --upgrade fslm-core`, or set trace.path to another file",
+        )
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    for statement in filter(str.strip, _TABLES.split(";")):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, *, write: bool = True) -> Iterator[None]:
+    """All or nothing; a reading one sees a single moment of the database throughout."""
+    connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+__all__ = ["APPLICATION_ID", "BUSY_SECONDS", "VERSION", "connect", "explained", "transaction", "translated"]

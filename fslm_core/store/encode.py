@@ -1,0 +1,267 @@
+"""From events to statements: what each event writes, in the words of the five tables."""
+
+from __future__ import annotations
+
+import json
+import threading
+import zlib
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from ..events import AttemptFailed, Event, MessageEmitted, RunFinished, RunStarted, StepSkipped
+from ..message import Attempt, Message, Origin, Skipped, Usage
+from .keep import ContentMode, Keeper, KeptContent, keeper
+from .privacy import Key
+
+Value: TypeAlias = str | bytes | int | float | None
+Statement: TypeAlias = tuple[str, tuple[Value, ...]]
+
+_LARGEST = 2**63 - 1
+_WINDOW = 12
+_BARE = Origin(stage="")
+
+
+class Encoder:
+    """Turns the events of many runs into statements. Safe to call from any thread.
+
+    Args:
+        mode: what is kept.
+        key: the store's own, for every mode but ``full``.
+        engine: the version that stands in ``runs.engine``.
+        owner: the process that stands in ``runs.owner``.
+    """
+
+    def __init__(self, mode: ContentMode, key: Key | None, *, engine: str, owner: str) -> None:
+        self._mode: ContentMode = mode
+        self._key = key
+        self._engine = engine
+        self._owner = owner
+        self._keepers: dict[str, Keeper] = {}
+        self._lock = threading.Lock()
+
+    def encode(self, event: Event) -> list[Statement]:
+        """The statements that record ``event``, in order; none for an event that is not kept.
+
+        Raises:
+            SchemaError: a content that cannot be written as JSON.
+        """
+        match event:
+            case RunStarted():
+                with self._lock:
+                    kept = self._keepers[event.run] = keeper(self._mode, self._key)
+                return self._started(event, kept)
+            case MessageEmitted():
+                return self._emitted(event, self._keeper(event.run))
+            case AttemptFailed():
+                return self._failed(event, self._keeper(event.run))
+            case StepSkipped():
+                return [_skipped(event.run, event.skipped)]
+            case RunFinished():
+                statements = self._finished(event, self._keeper(event.run))
+                with self._lock:
+                    self._keepers.pop(event.run, None)
+                return statements
+            case _:
+                return []
+
+    def _keeper(self, run: str) -> Keeper:
+        with self._lock:
+            return self._keepers.get(run) or keeper(self._mode, self._key)
+
+    def _started(self, event: RunStarted, kept: Keeper) -> list[Statement]:
+        kept.begin(event.input)
+        content = kept.content(event.input)
+        row: dict[str, Value] = {
+            "id": event.run,
+            "stack": event.stack,
+            "status": "running",
+            "started": event.at,
+            "seed": event.seed if abs(event.seed) <= _LARGEST else str(event.seed),
+            "input": content.id,
+            "engine": self._engine,
+            "backend": event.backend,
+            "fingerprints": to_json(event.fingerprints),
+            "content": self._mode,
+            "owner": self._owner,
+        }
+        return [_content(content), _insert("INSERT", "runs", row)]
+
+    def _emitted(self, event: MessageEmitted, kept: Keeper) -> list[Statement]:
+        message = event.message
+        kept.see(message.origin, failed=False)
+        content = kept.content(message)
+        row = {
+            **_node(event.run, message.node_id, message.step, message.parents, message.started),
+            **_made_by(message.origin),
+            "status": "ok",
+            "work_key": kept.name(message.work_key),
+            "content_id": content.id,
+            "usage": _usage(message.usage),
+            "confidence": None if message.confidence is None else to_json(dict(message.confidence)),
+            "narrowed": _or_none(kept.narrowed(message.narrowed, type(message.content))),
+            "seconds": message.usage.seconds,
+        }
+        last = len(message.attempts) - 1
+        attempts = [
+            statement
+            for place, attempt in enumerate(message.attempts)
+            for statement in _attempt(message, attempt, kept, content if place == last else None)
+        ]
+        return [*_forget_failures(row), _content(content), _insert("INSERT OR REPLACE", "nodes", row), *attempts]
+
+    def _failed(self, event: AttemptFailed, kept: Keeper) -> list[Statement]:
+        kept.see(event.origin, failed=True)
+        row = {
+            **_node(event.run, event.node_id, event.step, event.parents, event.started),
+            **_made_by(event.origin),
+            "status": "failed",
+            "usage": _usage(event.attempt.usage),
+            "seconds": event.attempt.usage.seconds,
+        }
+        return [_insert("INSERT OR REPLACE", "nodes", row), *_attempt(event, event.attempt, kept, None)]
+
+    def _finished(self, event: RunFinished, kept: Keeper) -> list[Statement]:
+        statements = []
+        changes: dict[str, Value] = {
+            "stack": event.stack,
+            "status": event.status,
+            "ended": event.at,
+            "seconds": event.seconds,
+            "error": None if event.error is None else to_json(kept.error(event.error)),
+        }
+        if event.output is not None:
+            content = kept.content(event.output)
+            statements.append(_content(content))
+            changes |= {"output": content.id, "output_parents": to_json(event.output.parents)}
+        start: dict[str, Value] = {  # for a run whose beginning was lost
+            "id": event.run,
+            "started": event.at - event.seconds,
+            "engine": self._engine,
+            "backend": "",
+            "fingerprints": "{}",
+            "content": self._mode,
+            "owner": self._owner,
+        }
+        sql, values = _insert("INSERT", "runs", {**start, **changes})
+        kept_columns = ", ".join(f"{name} = excluded.{name}" for name in changes)
+        return [*statements, (f"{sql} ON CONFLICT (id) DO UPDATE SET {kept_columns}", values)]
+
+
+def _node(run: str, node: str, step: str, parents: tuple[str, ...], started: float) -> dict[str, Value]:
+    index, attempt = _place(node)
+    return {
+        "id": node,
+        "run": run,
+        "step": step,
+        "idx": index,
+        "attempt": attempt,
+        "parents": to_json(parents),
+        "started": started,
+    }
+
+
+def _place(node: str) -> tuple[int, int]:
+    """The index and attempt that a node's name ends in; zeros for a name that is made otherwise."""
+    parts = node.rsplit("/", 2)[1:]
+    return (int(parts[0]), int(parts[1])) if len(parts) == 2 and all(p.isdecimal() for p in parts) else (0, 0)
+
+
+def _made_by(origin: Origin | None) -> dict[str, Value]:
+    made = origin or _BARE
+    return {
+        "stage": made.stage or None,
+        "plugin": made.plugin,
+        "version": made.version,
+        "model": made.model,
+        "backend": made.backend,
+        "tuned": int(made.tuned),
+        "fingerprint": made.fingerprint,
+    }
+
+
+def _skipped(run: str, skipped: Skipped) -> Statement:
+    row = _node(run, skipped.node_id, skipped.step, skipped.parents, 0.0)
+    row |= {"started": None, "status": "skipped", "skipped_by": skipped.when}
+    return _insert("INSERT OR REPLACE", "nodes", row)
+
+
+def _forget_failures(row: Mapping[str, Value]) -> list[Statement]:
+    """A step that got there after all tells of its failed tries itself."""
+    place = (row["run"], row["step"], row["idx"])
+    failed = "SELECT id FROM nodes WHERE run = ? AND step = ? AND idx = ? AND status = 'failed'"
+    return [
+        (f"DELETE FROM blobs WHERE node IN ({failed})", place),
+        (f"DELETE FROM attempts WHERE node IN ({failed})", place),
+        ("DELETE FROM nodes WHERE run = ? AND step = ? AND idx = ? AND status = 'failed'", place),
+    ]
+
+
+def _content(content: KeptContent) -> Statement:
+    return _insert("INSERT OR IGNORE", "contents", {name: getattr(content, name) for name in KeptContent.__slots__})
+
+
+def _attempt(
+    source: Message[Any] | AttemptFailed, attempt: Attempt, keeper: Keeper, content: KeptContent | None
+) -> list[Statement]:
+    kept = keeper.attempt(attempt, source.origin, content)
+    row: dict[str, Value] = {
+        "node": source.node_id,
+        "idx": attempt.index,
+        "prompt": _or_none(kept.prompt),
+        "raw": kept.raw,
+        "raw_chars": len(attempt.raw),
+        "problems": to_json(kept.problems),
+        "usage": _usage(attempt.usage),
+        "finish_reason": attempt.finish_reason,
+        "truncated": attempt.truncated,
+    }
+    statements = [_insert("INSERT OR REPLACE", "attempts", row)]
+    if kept.tokens is not None:
+        blob: dict[str, Value] = {"node": source.node_id, "idx": attempt.index, "data": pack(kept.tokens)}
+        statements.append(_insert("INSERT OR REPLACE", "blobs", blob))
+    return statements
+
+
+def _usage(usage: Usage) -> str:
+    return to_json({name: getattr(usage, name) for name in Usage.__slots__})
+
+
+def _insert(verb: str, table: str, row: Mapping[str, Value]) -> Statement:
+    marks = ", ".join("?" * len(row))
+    values = tuple(to_database(v) if isinstance(v, str) else v for v in row.values())
+    return f"{verb} INTO {table} ({', '.join(row)}) VALUES ({marks})", values
+
+
+def to_database(text: str) -> str | bytes:
+    """Text as sqlite takes it: a lone surrogate is no UTF-8, and such text goes in as bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
+
+
+def to_json(data: object) -> str:
+    """Compact JSON."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+
+def _or_none(data: object) -> str | None:
+    return None if data is None else to_json(data)
+
+
+def pack(data: Mapping[str, Any]) -> bytes:
+    """JSON data as a blob: compressed, and readable by anything that knows zlib and JSON."""
+    small = zlib.compressobj(
+        level=1, wbits=_WINDOW, memLevel=5
+    )  # the usual buffers cost more than the few bytes in them
+    return small.compress(json.dumps(data, separators=(",", ":")).encode("ascii")) + small.flush()
+
+
+def unpack(blob: bytes) -> dict[str, Any]:
+    """What :func:`pack` packed."""
+    data: dict[str, Any] = json.loads(zlib.decompress(blob))
+    return data
+
+
+__all__ = ["Encoder", "Statement", "pack", "to_database", "to_json", "unpack"]

@@ -1,0 +1,278 @@
+"""What reaches the disk under each of the three modes: ``full``, ``redacted`` and ``none``.
+
+One keeper serves one run. The full keeper keeps everything as it is; the redacted one blanks sensitive fields, and
+whatever might hold their values, before anything is written; the third keeps shapes and no text. Scores, counts,
+times and the names that programs are made of (stacks, steps, stages, fields, schemas) are always kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from ..errors import FslmError, StageFailedError
+from ..message import Attempt, Message, Origin, Problem, TokenTrace
+from ..prompt import REDACTED, Prompt, Span
+from ..schema import dumps, plain_data, schema_id_of
+from .privacy import Key, Secrets, blank, labels_of, names_of, pick, sensitive_fields
+
+ContentMode = Literal["full", "redacted", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptContent:
+    """A row of ``contents``."""
+
+    id: str
+    schema_id: str
+    model: str
+    kind: ContentMode
+    json: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAttempt:
+    """What is kept of an attempt's texts. A span is ``[role, static, field, text or None, characters]``."""
+
+    prompt: list[list[Any]] | None
+    raw: str | None
+    problems: list[dict[str, Any]]
+    tokens: dict[str, Any] | None
+
+
+class Keeper:
+    """Keeps everything as it is.
+
+    Call :meth:`begin` with the run's input, and for each node :meth:`see`, then :meth:`content`, then the rest.
+    """
+
+    mode: ContentMode = "full"
+
+    def begin(self, message: Message[Any]) -> None:
+        """The run starts with this message."""
+
+    def see(self, origin: Origin | None, *, failed: bool) -> None:
+        """A node of this origin is about to be kept."""
+
+    def content(self, message: Message[Any]) -> KeptContent:
+        """The message's content; raises SchemaError where it cannot be written as JSON."""
+        return self._content(message, message.content_id, dumps(plain_data(message.content)))
+
+    def name(self, work_key: str) -> str:
+        """A hash of somebody's values, as it may stand on disk."""
+        return work_key
+
+    def narrowed(self, schema: Mapping[str, Any] | None, model: type[BaseModel]) -> Any:
+        """The narrowed schema."""
+        return schema
+
+    def attempt(self, attempt: Attempt, origin: Origin | None, content: KeptContent | None) -> KeptAttempt:
+        """One try; ``content`` is what it gave, or None if it gave nothing valid."""
+        return KeptAttempt(
+            None if attempt.prompt is None else _spans(attempt.prompt),
+            attempt.raw,
+            [_problem(p, p.text, p.field) for p in attempt.problems],
+            None if attempt.tokens is None else _tokens(attempt.tokens, text=True),
+        )
+
+    def error(self, error: FslmError) -> dict[str, Any]:
+        """Why the run failed."""
+        return error.to_dict()
+
+    def _content(self, message: Message[Any], name: str, text: str) -> KeptContent:
+        model = type(message.content)
+        return KeptContent(name, _schema_id(model), model.__name__, self.mode, text)
+
+
+class RedactedKeeper(Keeper):
+    """Blanks sensitive fields, what was copied from them, and every text that might hold one.
+
+    Until the run's input is seen nothing is known, and everything is taken to be sensitive.
+    """
+
+    mode = "redacted"
+
+    def __init__(self, key: Key) -> None:
+        self._key = key
+        self._secrets = Secrets()
+        self._touched = True
+        self._knows_failure = False
+
+    def begin(self, message: Message[Any]) -> None:
+        self._touched = False
+        self._note(message.content)
+
+    def see(self, origin: Origin | None, *, failed: bool) -> None:
+        models = (origin.input, origin.output) if origin else (None,)
+        if any(model is None or sensitive_fields(model) for model in models):
+            self._touched = True
+        if failed:
+            self._knows_failure = origin is not None
+
+    def _note(self, content: BaseModel) -> None:
+        if paths := sensitive_fields(type(content)):
+            self._touched = True
+            data = plain_data(content)
+            for path in paths:
+                self._secrets.add(list(pick(data, path)))
+
+    def content(self, message: Message[Any]) -> KeptContent:
+        model: type[BaseModel] = type(message.content)
+        self._note(message.content)
+        clean = blank(plain_data(message.content), sensitive_fields(model))
+        text = dumps(self._secrets.scrub(clean, keep=labels_of(model)))
+        # What is hidden depends on the run, so equal contents may be kept apart: the name says which of them it is.
+        return self._content(message, self._key.hash(self.mode, message.content_id, text), text)
+
+    def name(self, work_key: str) -> str:
+        return self._key.hash("work", work_key) if work_key else ""
+
+    def narrowed(self, schema: Mapping[str, Any] | None, model: type[BaseModel]) -> Any:
+        return None if schema is None else self._narrowed(schema, labels_of(model))
+
+    def _narrowed(self, node: Any, labels: frozenset[str]) -> Any:
+        if isinstance(node, Mapping):
+            return {
+                name: self._secrets.scrub(value, keep=labels) if name == "enum" else self._narrowed(value, labels)
+                for name, value in node.items()
+            }
+        return [self._narrowed(value, labels) for value in node] if isinstance(node, list) else node
+
+    def attempt(self, attempt: Attempt, origin: Origin | None, content: KeptContent | None) -> KeptAttempt:
+        kept = super().attempt(attempt, origin, content)
+        if not self._touched:
+            return kept
+        names = _names(origin)
+        return KeptAttempt(
+            None if attempt.prompt is None else _spans(self._prompt(attempt.prompt, origin)),
+            REDACTED if content is None else content.json,
+            [_problem(p, REDACTED, _known(p.field, names)) for p in attempt.problems],
+            None if attempt.tokens is None else _tokens(attempt.tokens, text=False),
+        )
+
+    def _prompt(self, prompt: Prompt, origin: Origin | None) -> Prompt:
+        return Prompt(tuple(span if span.static else self._data(span, origin) for span in prompt.spans))
+
+    def _data(self, span: Span, origin: Origin | None) -> Span:
+        model = origin.input if origin else None
+        if model is None or span.field not in model.model_fields:  # unknown, or computed from who knows what
+            return Span(REDACTED, span.role, False, span.field)
+        if any(path.partition(".")[0] == span.field for path in sensitive_fields(model)):
+            self._secrets.add(span.text)
+            return Span(REDACTED, span.role, False, span.field)
+        return Span(self._secrets.scrub_text(span.text), span.role, False, span.field)
+
+    def error(self, error: FslmError) -> dict[str, Any]:
+        if not self._touched and (self._knows_failure or not isinstance(error, StageFailedError)):
+            return super().error(error)
+        where = {"where": self._secrets.scrub_text(error.where)} if error.where else {}
+        return {**_bare(error), **where}
+
+
+class ShapeKeeper(Keeper):
+    """Keeps no text: of a value its type and length, of a prompt its spans' lengths, of an error its kind."""
+
+    mode = "none"
+
+    def __init__(self, key: Key) -> None:
+        self._key = key
+
+    def content(self, message: Message[Any]) -> KeptContent:
+        model: type[BaseModel] = type(message.content)
+        shape = dumps(shape_of(plain_data(message.content), names_of(model)))
+        return self._content(message, self._key.hash(self.mode, message.content_id), shape)
+
+    def name(self, work_key: str) -> str:
+        return self._key.hash("work", work_key) if work_key else ""
+
+    def narrowed(self, schema: Mapping[str, Any] | None, model: type[BaseModel]) -> Any:
+        return None if schema is None else {"hash": self._key.hash("narrowed", json.dumps(schema, sort_keys=True))}
+
+    def attempt(self, attempt: Attempt, origin: Origin | None, content: KeptContent | None) -> KeptAttempt:
+        names = _names(origin)
+        return KeptAttempt(
+            None if attempt.prompt is None else _spans(attempt.prompt, text=False),
+            None,
+            [_problem(p, "", _known(p.field, names)) for p in attempt.problems],
+            None if attempt.tokens is None else _tokens(attempt.tokens, text=False),
+        )
+
+    def error(self, error: FslmError) -> dict[str, Any]:
+        return _bare(error)
+
+
+def keeper(mode: ContentMode, key: Key | None) -> Keeper:
+    """A fresh keeper for one run; ``key`` is needed for every mode but ``full``."""
+    if mode == "full":
+        return Keeper()
+    if key is None:
+        raise AssertionError(f"the mode {mode!r} needs the store's key")
+    return RedactedKeeper(key) if mode == "redacted" else ShapeKeeper(key)
+
+
+def shape_of(data: Any, names: frozenset[str] = frozenset()) -> Any:
+    """The shape of JSON data: types and lengths in place of values; only keys in ``names`` are spelt out.
+
+    >>> shape_of({"text": "hello", "n": [1, None]}, frozenset({"text", "n"}))
+    {'text': 'string[5]', 'n': ['number', 'null']}
+    """
+    if isinstance(data, dict):
+        keys = (k if k in names else f"key {place}: string[{len(k)}]" for place, k in enumerate(data))
+        return dict(zip(keys, (shape_of(v, names) for v in data.values()), strict=True))
+    if isinstance(data, list):
+        return [shape_of(v, names) for v in data]
+    if data is None or isinstance(data, bool):
+        return "null" if data is None else "boolean"
+    return f"string[{len(data)}]" if isinstance(data, str) else "number"
+
+
+@lru_cache(maxsize=1024)
+def _schema_id(model: type[BaseModel]) -> str:
+    return schema_id_of(model)
+
+
+def _spans(prompt: Prompt, *, text: bool = True) -> list[list[Any]]:
+    return [[s.role, s.static, s.field, s.text if text else None, len(s.text)] for s in prompt.spans]
+
+
+def _tokens(trace: TokenTrace, *, text: bool) -> dict[str, Any]:
+    return {
+        "tokens": trace.tokens if text else [],
+        "texts": trace.texts if text else [],
+        "logprobs": trace.logprobs,
+        "forced": "".join("01"[forced] for forced in trace.forced),
+    }
+
+
+def _problem(problem: Problem, text: str, field: str | None) -> dict[str, Any]:
+    return {"kind": problem.kind, "text": text, "field": field, "source": problem.source}
+
+
+def _names(origin: Origin | None) -> frozenset[str]:
+    return names_of(origin.output) if origin and origin.output else frozenset()
+
+
+def _known(field: str | None, names: frozenset[str]) -> str | None:
+    """The path as far as the model spells it; what follows may be a value that somebody wrote."""
+    kept = list(_leading(field.split("."), names)) if field else []
+    return ".".join(kept) or None
+
+
+def _leading(parts: list[str], names: frozenset[str]) -> Iterator[str]:
+    for part in parts:
+        if part not in names and not part.isdigit():
+            return
+        yield part
+
+
+def _bare(error: FslmError) -> dict[str, Any]:
+    """An error without anything that was said about this one case: its code, and what that means."""
+    return {"code": error.code, "what": (type(error).__doc__ or error.code).strip().partition("\n")[0].rstrip(".")}
+
+
+__all__ = ["ContentMode", "Keeper", "KeptAttempt", "KeptContent", "keeper", "shape_of"]

@@ -1,0 +1,268 @@
+"""A stored run as typed values, and how rows become them. No plugin is needed to read one."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from typing import Any
+
+from ..message import Problem, TokenTrace, Usage
+from ..prompt import Prompt, Role, Span
+from .encode import unpack
+from .keep import ContentMode
+from .owner import is_gone
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One line about a run.
+
+    Attributes:
+        status: ``running``, ``succeeded``, ``failed``, ``cancelled`` or ``interrupted``.
+        started: Unix seconds; so is ``ended``, which is None while a run goes on and where it was interrupted.
+        content: what was kept of it: ``full``, ``redacted`` or ``none``.
+        error: the error's code and texts, or None.
+        engine: the version of fslm-core that ran it.
+    """
+
+    id: str
+    stack: str
+    status: str
+    started: float
+    ended: float | None
+    seconds: float | None
+    seed: int
+    content: ContentMode
+    backend: str
+    engine: str
+    error: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredContent:
+    """A message as it was kept.
+
+    Attributes:
+        kind: ``full``: ``data`` is the message; ``redacted``: with ``[redacted]`` in places; ``none``: ``data``
+            is its shape, types and lengths in place of values.
+        model: the name of its pydantic model, which need not be installed any more.
+        json: the text of ``data``; canonical where ``kind`` is ``full``.
+    """
+
+    id: str
+    schema_id: str
+    model: str
+    kind: ContentMode
+    json: str
+
+    @property
+    def data(self) -> Any:
+        """The JSON data."""
+        return json.loads(self.json)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSpan:
+    """A piece of a prompt; ``text`` is None where no text was kept, ``chars`` is its length all the same."""
+
+    text: str | None
+    role: Role
+    static: bool
+    field: str | None
+    chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAttempt:
+    """One try. ``spans`` is None for a tool; ``raw`` is None where no text was kept, ``raw_chars`` its length.
+
+    Where token texts were not kept, ``tokens`` still has its scores and its forced mask.
+    """
+
+    index: int
+    spans: tuple[StoredSpan, ...] | None
+    raw: str | None
+    raw_chars: int
+    problems: tuple[Problem, ...]
+    usage: Usage
+    finish_reason: str
+    truncated: int
+    tokens: TokenTrace | None
+
+    @property
+    def prompt(self) -> Prompt | None:
+        """The prompt, or None for a tool and where its text was not kept."""
+        if self.spans is None:
+            return None
+        spans = [Span(s.text, s.role, s.static, s.field) for s in self.spans if s.text is not None]
+        return Prompt(tuple(spans)) if len(spans) == len(self.spans) else None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredNode:
+    """One step of a run: ``ok``, ``failed``, or ``skipped`` by the expression in ``when``."""
+
+    id: str
+    run: str
+    step: str
+    index: int
+    attempt: int
+    status: str
+    when: str | None
+    parents: tuple[str, ...]
+    stage: str | None
+    plugin: str | None
+    version: str | None
+    model: str | None
+    backend: str | None
+    tuned: bool
+    fingerprint: str
+    work_key: str
+    content: StoredContent | None
+    usage: Usage
+    confidence: dict[str, float] | None
+    narrowed: dict[str, Any] | None
+    started: float | None
+    seconds: float | None
+    attempts: tuple[StoredAttempt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """All that is kept of a run; ``nodes`` in the order they ended."""
+
+    row: RunRow
+    input: StoredContent | None
+    output: StoredContent | None
+    output_parents: tuple[str, ...]
+    fingerprints: dict[str, str]
+    nodes: tuple[StoredNode, ...]
+
+
+def read_row(row: sqlite3.Row) -> RunRow:
+    """A row of ``runs``; one whose process is gone is ``interrupted``, whatever the file still says."""
+    lost = row["status"] == "running" and is_gone(row["owner"])
+    return RunRow(
+        id=row["id"],
+        stack=row["stack"],
+        status="interrupted" if lost else row["status"],
+        started=row["started"],
+        ended=row["ended"],
+        seconds=row["seconds"],
+        seed=int(row["seed"] or 0),
+        content=row["content"],
+        backend=row["backend"],
+        engine=row["engine"],
+        error=_json(row["error"]),
+    )
+
+
+def read_run(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredRun:
+    """Everything that belongs to a row of ``runs``. Call it inside a transaction."""
+    nodes = connection.execute("SELECT * FROM nodes WHERE run = ? ORDER BY seq", (row["id"],)).fetchall()
+    return StoredRun(
+        row=read_row(row),
+        input=read_content(connection, row["input"]),
+        output=read_content(connection, row["output"]),
+        output_parents=tuple(_json(row["output_parents"]) or ()),
+        fingerprints=_json(row["fingerprints"]) or {},
+        nodes=tuple(_node(connection, node) for node in nodes),
+    )
+
+
+def read_content(connection: sqlite3.Connection, content_id: str | None) -> StoredContent | None:
+    """The content of that id, or None."""
+    row = connection.execute("SELECT * FROM contents WHERE id = ?", (content_id,)).fetchone()
+    if row is None:
+        return None
+    return StoredContent(row["id"], row["schema_id"], row["model"], row["kind"], _text(row["json"]) or "null")
+
+
+def _node(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredNode:
+    attempts = connection.execute(
+        "SELECT a.*, b.data FROM attempts a LEFT JOIN blobs b ON b.node = a.node AND b.idx = a.idx"
+        " WHERE a.node = ? ORDER BY a.idx",
+        (row["id"],),
+    )
+    tries = tuple(map(_attempt, attempts))
+    usage = _usage(row["usage"])
+    if row["status"] == "failed":  # its tries were told one by one, and no message ever summed them up
+        usage = sum((t.usage for t in tries), Usage())
+    return StoredNode(
+        id=row["id"],
+        run=row["run"],
+        step=row["step"],
+        index=row["idx"],
+        attempt=row["attempt"],
+        status=row["status"],
+        when=_text(row["skipped_by"]),
+        parents=tuple(_json(row["parents"])),
+        stage=row["stage"],
+        plugin=row["plugin"],
+        version=row["version"],
+        model=row["model"],
+        backend=row["backend"],
+        tuned=row["tuned"] != 0,
+        fingerprint=row["fingerprint"] or "",
+        work_key=row["work_key"] or "",
+        content=read_content(connection, row["content_id"]),
+        usage=usage,
+        confidence=_json(row["confidence"]),
+        narrowed=_json(row["narrowed"]),
+        started=row["started"],
+        seconds=usage.seconds if row["status"] == "failed" else row["seconds"],
+        attempts=tries,
+    )
+
+
+def _attempt(row: sqlite3.Row) -> StoredAttempt:
+    spans = _json(row["prompt"])
+    return StoredAttempt(
+        index=row["idx"],
+        spans=None if spans is None else tuple(StoredSpan(t, r, s, f, n) for r, s, f, t, n in spans),
+        raw=_text(row["raw"]),
+        raw_chars=row["raw_chars"],
+        problems=tuple(Problem(**p) for p in _json(row["problems"])),
+        usage=_usage(row["usage"]),
+        finish_reason=row["finish_reason"],
+        truncated=row["truncated"],
+        tokens=None if row["data"] is None else _tokens(row["data"]),
+    )
+
+
+def _tokens(blob: bytes) -> TokenTrace:
+    data = unpack(blob)
+    logprobs = data["logprobs"]
+    return TokenTrace(
+        tokens=tuple(data["tokens"]),
+        texts=tuple(data["texts"]),
+        logprobs=None if logprobs is None else tuple(logprobs),
+        forced=tuple(mark == "1" for mark in data["forced"]),
+    )
+
+
+def _usage(text: str | None) -> Usage:
+    return Usage(**(_json(text) or {}))
+
+
+def _json(text: str | bytes | None) -> Any:
+    plain = _text(text)
+    return None if plain is None else json.loads(plain)
+
+
+def _text(value: str | bytes | None) -> str | None:
+    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
+
+
+__all__ = [
+    "RunRow",
+    "StoredAttempt",
+    "StoredContent",
+    "StoredNode",
+    "StoredRun",
+    "StoredSpan",
+    "read_content",
+    "read_row",
+    "read_run",
+]

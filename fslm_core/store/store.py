@@ -1,0 +1,208 @@
+"""Opening a trace database, and reading what is in it."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+
+from ..errors import UnknownNameError
+from .database import connect, transaction, translated
+from .encode import Encoder
+from .keep import ContentMode
+from .owner import is_gone, this_writer
+from .privacy import Key
+from .recorder import OnFailure, Recorder
+from .rows import RunRow, StoredContent, StoredRun, read_content, read_row, read_run
+
+LAST = "last"
+_NEAR = 5
+
+
+class TraceStore:
+    """A trace database: one writer, any number of readers, in this process and in others.
+
+    Open it with :meth:`open`; close it, or use it as a context manager. Reading is safe from any thread and sees what
+    is committed, while runs are being written too.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, content: ContentMode, on_failure: OnFailure) -> None:
+        self.path = path
+        self.content_mode: ContentMode = content
+        self._on_failure: OnFailure = on_failure
+        self._reader = connection
+        self._reader.row_factory = sqlite3.Row
+        self._lock = threading.Lock()
+        self._recorder: Recorder | None = None
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        content: ContentMode = "none",
+        on_failure: OnFailure = "fail",
+        readonly: bool = False,
+    ) -> TraceStore:
+        """Open the database at ``path``, making it (0600, in folders of 0700) where there is none.
+
+        Runs that a process left ``running`` when it ended are marked ``interrupted``.
+
+        Args:
+            content: what recorders keep: ``full``, ``redacted`` (sensitive fields blanked) or ``none`` (no text).
+            on_failure: what a recorder does with what it cannot write; see :class:`Recorder`.
+            readonly: read only: nothing is made, marked or recorded.
+
+        Raises:
+            StoreError: there is nothing to read, or the file is locked, damaged, no trace, of a newer version or
+                not writable; the text says which, and what to do.
+        """
+        place = Path(path).absolute()
+        connection = connect(place, readonly=readonly)
+        if not readonly:
+            try:
+                with translated(place):
+                    _mark_interrupted(connection)
+            except BaseException:
+                connection.close()
+                raise
+            connection.execute("PRAGMA query_only = ON")  # from here on only the recorder writes
+        return cls(place, connection, content, on_failure)
+
+    def recorder(self) -> Recorder:
+        """The store's one recorder, which :meth:`close` closes too.
+
+        Raises:
+            StoreError: the database cannot be opened for writing, or its key is damaged.
+        """
+        with self._lock:
+            if self._recorder is None:
+                with translated(self.path):
+                    key = None if self.content_mode == "full" else Key.beside(self.path)
+                owner = this_writer()
+                encoder = Encoder(self.content_mode, key, engine=engine_version(), owner=owner)
+                self._recorder = Recorder(self.path, encoder, owner=owner, on_failure=self._on_failure)
+            return self._recorder
+
+    def runs(self, limit: int = 20, *, stack: str | None = None, status: str | None = None) -> list[RunRow]:
+        """The newest runs, newest first.
+
+        Args:
+            limit: how many at most.
+            stack: only runs of this stack.
+            status: only ``running``, ``succeeded``, ``failed``, ``cancelled`` or ``interrupted`` ones.
+        """
+        sql = "SELECT * FROM runs WHERE (?1 IS NULL OR stack = ?1) ORDER BY started DESC, id DESC"
+        found: list[RunRow] = []
+        with self._reading() as connection:
+            for row in connection.execute(sql, (stack,)):
+                if len(found) >= limit:
+                    break
+                run = read_row(row)
+                if status in (None, run.status):
+                    found.append(run)
+        return found
+
+    def run(self, name: str = LAST) -> StoredRun:
+        """One run whole: by its id, by the beginning of its id if that is unique, or the ``last`` one.
+
+        Raises:
+            UnknownNameError: no such run, or several.
+            StoreError: the database cannot be read.
+        """
+        with self._reading() as connection:
+            return read_run(connection, _find(connection, name))
+
+    def content(self, content_id: str) -> StoredContent:
+        """One message's content by its id.
+
+        Raises:
+            UnknownNameError: no such content.
+        """
+        with self._reading() as connection:
+            found = read_content(connection, content_id)
+        if found is None:
+            raise UnknownNameError(
+                f"there is no content {content_id!r} in the trace", hint="take an id from `fslm trace show --json`"
+            )
+        return found
+
+    def close(self) -> None:
+        """Close the recorder, if there is one, then the file. Idempotent."""
+        if self._recorder is not None:
+            self._recorder.close()
+        with self._lock:
+            self._reader.close()
+
+    def __enter__(self) -> TraceStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, translated(self.path), transaction(self._reader, write=False):
+            yield self._reader
+
+
+def _find(connection: sqlite3.Connection, name: str) -> sqlite3.Row:
+    if name == LAST:
+        found = connection.execute("SELECT * FROM runs ORDER BY started DESC, id DESC LIMIT 1").fetchall()
+    else:
+        found = connection.execute("SELECT * FROM runs WHERE id = ?", (name,)).fetchall()
+        found = found or _beginning(connection, name)
+    if len(found) == 1:
+        row: sqlite3.Row = found[0]
+        return row
+    if not found and name == LAST:
+        raise UnknownNameError("no run is in the trace yet", hint="run a stack first: `fslm run STACK INPUT`")
+    if found:
+        raise UnknownNameError(
+            f"several runs begin with {name!r}",
+            expected="one of " + ", ".join(row["id"] for row in found[:_NEAR]),
+            hint="write more of the id",
+        )
+    recent = connection.execute("SELECT id FROM runs ORDER BY started DESC, id DESC LIMIT 200").fetchall()
+    raise _unknown(name, [row["id"] for row in recent])
+
+
+def _beginning(connection: sqlite3.Connection, name: str) -> list[sqlite3.Row]:
+    if not name:
+        return []
+    sql = "SELECT * FROM runs WHERE upper(substr(id, 1, ?)) = ? ORDER BY id LIMIT ?"
+    return connection.execute(sql, (len(name), name.upper(), _NEAR + 1)).fetchall()
+
+
+def _unknown(name: str, recent: list[str]) -> UnknownNameError:
+    error = UnknownNameError.of("run", name, recent, hint="see `fslm trace list`")
+    error.expected = "one of " + ", ".join(recent[:_NEAR]) if recent else None
+    return error
+
+
+def _mark_interrupted(connection: sqlite3.Connection) -> None:
+    """A run whose process is gone will never end."""
+    rows = connection.execute("SELECT id, owner FROM runs WHERE status = 'running'").fetchall()
+    lost = [(run,) for run, owner in rows if is_gone(owner)]
+    if lost:
+        with transaction(connection):
+            connection.executemany("UPDATE runs SET status = 'interrupted' WHERE id = ? AND status = 'running'", lost)
+
+
+@cache
+def engine_version() -> str:
+    """The installed version of fslm-core."""
+    try:
+        return version("fslm-core")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+__all__ = ["LAST", "TraceStore", "engine_version"]
