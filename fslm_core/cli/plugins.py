@@ -1,0 +1,152 @@
+"""``fslm plugins``: what became of each plugin, and which may be loaded."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import tomlkit
+import typer
+from tomlkit.exceptions import ParseError
+
+from ..errors import SettingsError, UnknownNameError
+from ..plugins import PluginHost, PluginInfo
+from ..settings import load, user_file
+from . import screen
+from .session import session_of
+
+app = typer.Typer(add_completion=False, invoke_without_command=True)
+
+_NAME = typer.Argument(metavar="NAME", help="The plugin's name, or its distribution's.")
+
+
+@app.callback()
+def plugins(
+    ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False
+) -> None:
+    """List the plugins, and why one is not loaded; enable or disable one."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from .root import VERBS
+
+    host = session_of(ctx).host
+    infos = host.plugins
+    if as_json:
+        keys = ("name", "distribution", "version", "state", "reason")
+        screen.result(screen.as_json([{key: getattr(info, key) for key in keys} for info in infos]))
+        return
+    if infos:
+        screen.table(["plugin", "distribution", "state", "reason"], ([i.name, i, i.state, i.reason] for i in infos))
+    else:
+        screen.say("no plugin is installed")
+    for verb in sorted(host.commands):
+        if verb in VERBS:
+            screen.warn(f"a plugin's verb {verb!r} is left out: fslm has its own")
+        else:
+            screen.result(f"verb: fslm {screen.clean(verb)}")
+
+
+@app.command()
+def enable(ctx: typer.Context, name: Annotated[str, _NAME]) -> None:
+    """Let a plugin be loaded again; nothing is imported."""
+    affected = _named(session_of(ctx).host, name)
+    names = {_normal(part) for info in affected for part in (info.name, info.distribution)} | {_normal(name)}
+
+    def change(document: Any) -> None:
+        blocked = _listed(document, "disable")
+        for index in reversed(range(len(blocked))):
+            if _normal(blocked[index]) in names:
+                del blocked[index]
+        allowed = _listed(document, "plugins")
+        if "plugins" in document and not names & set(map(_normal, allowed)):
+            allowed.append(name)
+
+    _edit(user_file(), change)
+    _tell(affected, wanted="loaded")
+
+
+@app.command()
+def disable(ctx: typer.Context, name: Annotated[str, _NAME]) -> None:
+    """Keep a plugin from being imported; nothing is imported."""
+    affected = _named(session_of(ctx).host, name)
+
+    def change(document: Any) -> None:
+        if "disable" not in document:
+            document["disable"] = []
+        if _normal(name) not in map(_normal, _listed(document, "disable")):
+            document["disable"].append(name)
+
+    _edit(user_file(), change)
+    _tell(affected, wanted="disabled")
+
+
+def _named(host: PluginHost, name: str) -> list[PluginInfo]:
+    """The plugins of this name or distribution, by their metadata alone."""
+    found = host.found()
+    named = [info for info in found if _normal(name) in (_normal(info.name), _normal(info.distribution))]
+    if not named:
+        raise UnknownNameError.of("plugin", name, {part for info in found for part in (info.name, info.distribution)})
+    return named
+
+
+def _tell(affected: list[PluginInfo], *, wanted: str) -> None:
+    """Say how it is now; a stronger source than the user's file may have the last word."""
+    now = {(info.name, info.distribution): info for info in PluginHost(load()).found()}
+    for before in affected:
+        info = now[before.name, before.distribution]
+        state = "enabled" if info.state == "loaded" else info.state
+        screen.say(f"plugin {info.name} ({info}) is {state}, in {user_file()}")
+        if info.state != wanted:
+            screen.warn(
+                f"plugin {info.name} is still {state}: ./fslm.toml, FSLM_PLUGINS or FSLM_DISABLE is stronger and says so"
+            )
+
+
+def _edit(path: Path, change: Callable[[Any], None]) -> None:
+    """Change a settings file in place, its comments and order kept; it is written whole or not at all.
+
+    Raises:
+        SettingsError: it is not TOML, or cannot be written.
+    """
+    target = path.resolve()
+    try:
+        text = target.read_text(encoding="utf-8") if target.exists() else ""
+        document = tomlkit.parse(text)
+        change(document)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", dir=target.parent, delete=False) as file:
+            try:
+                file.write(tomlkit.dumps(document))
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(file.name, target.stat().st_mode & 0o777 if target.exists() else 0o644)
+                os.replace(file.name, target)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except (ParseError, UnicodeError) as error:
+        raise SettingsError(
+            f"the settings file is not TOML: {error}", where=str(path), hint="mend it by hand"
+        ) from None
+    except OSError as error:
+        raise SettingsError(f"the settings file cannot be written: {error.strerror}", where=str(path)) from None
+
+
+def _listed(document: Any, key: str) -> Any:
+    value = document.get(key, [])
+    if not isinstance(value, list):
+        raise SettingsError(
+            f"{key!r} is not a list", where=str(user_file()), found=str(value), hint="write it as a list of names"
+        )
+    return value
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+__all__ = ["app"]

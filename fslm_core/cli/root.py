@@ -1,0 +1,190 @@
+"""The ``fslm`` command itself: its verbs, each imported only when it is typed, and how every error ends."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from ..errors import FslmError
+from . import screen
+from .session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Verb(NamedTuple):
+    """Where a verb lives, and its line in ``fslm --help``."""
+
+    module: str
+    line: str
+
+
+VERBS = {
+    "run": Verb("run", "Run one input through a stack; the result goes to standard output."),
+    "batch": Verb("batch", "Run every row of a JSONL file through a stack."),
+    "check": Verb("check", "Show how a stack is wired, and what is wrong with it, without loading a weight."),
+    "list": Verb("listing", "List the installed stacks and stages."),
+    "plugins": Verb("plugins", "List the plugins, and why one is not loaded; enable or disable one."),
+    "models": Verb("models", "List, get, verify or find the base models."),
+    "trace": Verb("trace", "Look at what was kept of earlier runs."),
+    "train": Verb("train", "Train one stage by a recipe."),
+    "doctor": Verb("doctor", "Say what fslm found on this machine, and what is missing."),
+}
+
+EXIT_CODES = {
+    0: "all went well",
+    1: "a run failed, or a row of a batch",
+    2: "the command, its input, a setting or a recipe is wrong",
+    3: "a stack was refused by its check, or its definition cannot work",
+    4: "something is missing or damaged here: a plugin, a model, an adapter, the trace, an extra",
+    5: "the engine is too busy",
+    70: "an error in fslm itself, or in a plugin's code",
+    130: "interrupted with Ctrl-C",
+}
+
+_EPILOG = "\b\n" + "\n".join(["Exit codes", *(f"{code:>5}  {meaning}" for code, meaning in EXIT_CODES.items())])
+
+
+class VerbGroup(TyperGroup):
+    """Lists the verbs from the table above, and imports the one that was typed.
+
+    A plugin's verb is looked for only when the verb is none of fslm's own, so it can replace none, and ``--help``
+    loads no plugin; ``fslm plugins`` lists them.
+    """
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, verb in VERBS.items():
+            self.add_command(TyperCommand(name, help=verb.line))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Import the verb that ``args`` begins with."""
+        name = args[0]
+        if name not in VERBS and (function := ctx.ensure_object(Session).host.commands.get(name)):
+            return name, _plugin_verb(name, function), args[1:]
+        found, command, rest = super().resolve_command(ctx, args)
+        return found, load(found) if found in VERBS else command, rest
+
+
+def load(name: str) -> Any:
+    """Import one of fslm's own verbs and return its command."""
+    module = importlib.import_module(f".{VERBS[name].module}", __package__)
+    command = get_command(module.app)
+    command.name = name
+    return command
+
+
+def _plugin_verb(name: str, function: Callable[..., Any]) -> Any:
+    app = typer.Typer(add_completion=False)
+    app.command(name)(function)
+    return get_command(app)
+
+
+app = typer.Typer(
+    name="fslm",
+    cls=VerbGroup,
+    no_args_is_help=True,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            number = version("fslm-core")
+        except PackageNotFoundError:
+            from .. import __version__ as number
+        typer.echo(f"fslm {number}")
+        raise typer.Exit()
+
+
+@app.callback()
+def fslm(
+    ctx: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Run stacks of small fine-tuned language models, every step typed, traced and correctable.
+
+    Results go to standard output, everything else to standard error. `fslm plugins` lists the verbs that plugins add.
+    """
+    ctx.ensure_object(Session).debug = debug
+
+
+def whole() -> TyperGroup:
+    """Return the command with all of fslm's own verbs imported, as the reference pages need it."""
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    for name in VERBS:
+        group.add_command(load(name), name)
+    return group
+
+
+def run(args: list[str]) -> int:
+    """Run the command and return the exit code; every error is told on standard error, none as a traceback."""
+    session = Session()
+    screen.prepare()
+    try:
+        code = get_command(app).main(args, prog_name="fslm", standalone_mode=False, obj=session)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except KeyboardInterrupt:
+        screen.say("interrupted")
+        return 130
+    except BrokenPipeError:  # whoever read our output has gone; there is nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if session.debug:
+            screen.show_traceback()
+        return _told(error)
+
+
+def _told(error: Exception) -> int:
+    if isinstance(error, FslmError):
+        screen.show_error(error)
+        return error.exit_code
+    if isinstance(error, typer.TyperException):
+        if text := error.format_message().strip():
+            context = getattr(error, "ctx", None)
+            path = context.command_path if context is not None else "fslm"
+            dash = ", and `--` before a text that begins with a dash" if "No such option" in text else ""
+            screen.show_error(_usage(text, f"see `{path} --help`{dash}"))
+        return error.exit_code
+    if isinstance(error, typer.Abort):
+        screen.say("stopped")
+        return 1
+    if isinstance(error, OSError):
+        place = None if error.filename is None else str(error.filename)
+        screen.show_error(FslmError(f"the system refused: {error.strerror or error}", where=place))
+        return 1
+    screen.show_error(_internal(error))
+    return 70
+
+
+def _usage(what: str, hint: str) -> FslmError:
+    from ..errors import UsageError
+
+    return UsageError(what, hint=hint)
+
+
+def _internal(error: Exception) -> FslmError:
+    return FslmError(
+        f"an error in fslm itself, or in a plugin's code: {type(error).__name__}: {error}",
+        hint="run `fslm --debug …` to see where, and report it with what it shows",
+    )
+
+
+__all__ = ["EXIT_CODES", "VERBS", "app", "load", "run", "whole"]

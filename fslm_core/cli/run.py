@@ -1,0 +1,73 @@
+"""``fslm run``: one input through a stack."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from ..engine.walk import read_input
+from ..errors import RunFailed
+from ..schema import plain_data
+from ..stack import Stack
+from . import inputs, screen
+from .session import Session, opened, session_of
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def run(
+    ctx: typer.Context,
+    stack: Annotated[str, typer.Argument(metavar="STACK", help="The stack's name; `fslm list` shows them.")],
+    text: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="Bare text where the stack's input has exactly one required field and that is a string, whatever the"
+            " text looks like; a JSON object otherwise. '-' reads standard input.",
+        ),
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="INPUT is a JSON object, even where bare text would do.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Decides every sampled token.")] = 0,
+    timeout: Annotated[float | None, typer.Option(min=0.0, help="Seconds after which the run is stopped.")] = None,
+) -> None:
+    """Run one input through a stack; the result goes to standard output.
+
+    The result is one indented JSON object. Standard error says how to look at the trace.
+    """
+    session = session_of(ctx)
+    found = session.host.stack(stack)
+    given, where = inputs.typed_or_piped(text)
+    value = inputs.read(found.input, given, as_json=as_json, where=where)
+    if not as_json and _looks_like_json(given, found):
+        screen.say("note: the input was taken as text; pass --json if it is a JSON object")
+    _run(session, found, value, seed, timeout)
+
+
+def _run(session: Session, stack: Stack[Any, Any], value: dict[str, Any], seed: int, timeout: float | None) -> None:
+    checked = read_input(stack, value)  # before a weight is loaded
+    with opened(session, stack, max_in_flight=1) as engine:
+        try:
+            run = engine.run(stack, checked, seed=seed, timeout=timeout)
+        except RunFailed as failed:
+            screen.show_error(failed)
+            _hint(failed.run.id)
+            raise typer.Exit(failed.exit_code) from None
+        screen.result(screen.as_json(plain_data(run.output)))
+        _hint(run.id)
+
+
+def _hint(run: str) -> None:
+    screen.say(f"trace: fslm trace show {run}")
+
+
+def _looks_like_json(text: str, stack: Stack[Any, Any]) -> bool:
+    """Whether a text that was taken as it stands may have been meant as the whole input."""
+    field = inputs.bare_field(stack.input)
+    return field is not None and text.lstrip().startswith("{") and f'"{field}"' in text
+
+
+__all__ = ["app"]

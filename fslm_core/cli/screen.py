@@ -1,0 +1,108 @@
+"""What the command line prints. Standard output carries results alone; all else goes to standard error.
+
+Data is shown, never obeyed: control characters, escape sequences and marks that turn the direction of text come out as
+``\\x1b`` and the like, and nothing is read as markup.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import typer
+
+from ..errors import CheckError, FslmError, RunFailed
+
+_UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def prepare() -> None:
+    """Write UTF-8 whatever the locale says, and let the library's warnings through as lines of our own."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def clean(text: object) -> str:
+    """Return text that a terminal cannot take for anything but text; line ends stay.
+
+    >>> clean("a\\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+    return _UNSAFE.sub(lambda m: m[0].encode("unicode_escape").decode(), str(text))
+
+
+def as_json(data: Any, *, indent: int | None = 2) -> str:
+    """Return JSON that keeps letters as they are and escapes what a terminal would obey.
+
+    >>> as_json({"a": "\\x9b31m é"})
+    '{\\n  "a": "\\\\u009b31m é"\\n}'
+    """
+    text = json.dumps(data, ensure_ascii=False, indent=indent, allow_nan=False)
+    return _UNSAFE_IN_JSON.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
+
+
+def result(text: str) -> None:
+    """Print to standard output."""
+    typer.echo(text)
+
+
+def say(text: object) -> None:
+    """Print one line (or several) to standard error."""
+    typer.echo(clean(text), err=True)
+
+
+def warn(text: object) -> None:
+    """Print a warning to standard error."""
+    typer.echo(f"{typer.style('warning', fg='yellow')}: {clean(text)}", err=True)
+
+
+def show_error(error: FslmError) -> None:
+    """Print ``error[code] where: what`` and, below it, what was found and expected and what to do next."""
+    place = f"{clean(error.where)}: " if error.where else ""
+    reason = error.error if isinstance(error, RunFailed) else error
+    code = typer.style(f"error[{reason.code}]", fg="red", bold=True)
+    lines = [f"{code} {place}{_indented(error.what)}"]
+    if isinstance(reason, CheckError):
+        lines += [f"  - {_indented(finding)}" for finding in reason.findings]
+    rows = (("found", error.found), ("expected", error.expected), ("next", error.hint))
+    lines += [f"  {typer.style(name, bold=True)}: {_indented(text)}" for name, text in rows if text]
+    typer.echo("\n".join(lines), err=True)
+
+
+def show_traceback() -> None:
+    """Print the traceback of the error that is being handled."""
+    import traceback
+
+    typer.echo(clean(traceback.format_exc()), err=True)
+
+
+def _indented(text: object) -> str:
+    return clean(text).replace("\n", "\n    ")
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table to standard output: as wide as the terminal, or as wide as it needs where there is none."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for head in heads:
+        grid.add_column(head, overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(clean(value)) for value in row))
+    if console.is_terminal:
+        console.print(grid)
+        return
+    for line in Console(highlight=False, width=10_000, file=io.StringIO()).render_lines(grid, pad=False):
+        typer.echo("".join(segment.text for segment in line).rstrip())
+
+
+__all__ = ["as_json", "clean", "prepare", "result", "say", "show_error", "show_traceback", "table", "warn"]

@@ -1,0 +1,89 @@
+"""What the verbs share: settings, plugins, and an open engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import typer
+
+    from ..engine import Engine
+    from ..plugins import PluginHost
+    from ..settings import Settings
+    from ..stack import Stack
+
+
+@dataclass
+class Session:
+    """One call of ``fslm``. Settings are read and plugins loaded by the first who asks."""
+
+    debug: bool = False
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of files and environment."""
+        from ..settings import load
+
+        return load()
+
+    @cached_property
+    def host(self) -> PluginHost:
+        """The plugins; none is imported before one is asked for."""
+        from ..plugins import PluginHost
+
+        return PluginHost(self.settings)
+
+
+def session_of(ctx: typer.Context) -> Session:
+    """The session of a running command."""
+    return ctx.ensure_object(Session)
+
+
+@contextmanager
+def opened(session: Session, stack: Stack[Any, Any], *, max_in_flight: int) -> Iterator[Engine]:
+    """Open an engine for one stack, with bars for what must be fetched first, and its warnings on standard error.
+
+    Raises:
+        CheckError: the stack was refused.
+    """
+    from ..engine import Engine
+    from .progress import TransferBar
+
+    settings = session.settings
+    with _warnings_shown(), TransferBar() as bar:
+        engine = Engine(
+            [stack],
+            settings=settings,
+            host=session.host,
+            max_in_flight=max_in_flight,
+            content=settings.trace.content or "full",
+            progress=bar,
+        )
+        with engine:
+            bar.close()
+            yield engine
+
+
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    import logging
+
+    from . import screen
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            screen.warn(record.getMessage())
+
+    log, handler = logging.getLogger("fslm"), Lines(logging.WARNING)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+__all__ = ["Session", "opened", "session_of"]
