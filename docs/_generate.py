@@ -20,6 +20,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from fslm_core import errors, hooks, settings
+from fslm_core.cli import root
+from fslm_core.train import recipe
 
 HERE = Path(__file__).parent
 MARK = "<!-- Written by docs/_generate.py from the code; edit the docstrings, not this page. -->"
@@ -27,7 +29,13 @@ MARK = "<!-- Written by docs/_generate.py from the code; edit the docstrings, no
 
 def main() -> int:
     """Write, or with ``--check`` compare, every generated page; return the exit code."""
-    pages = {"cli.md": cli_page, "settings.md": settings_page, "hooks.md": hooks_page, "errors.md": errors_page}
+    pages = {
+        "cli.md": cli_page,
+        "settings.md": settings_page,
+        "recipe.md": recipe_page,
+        "hooks.md": hooks_page,
+        "errors.md": errors_page,
+    }
     stale = []
     for name, make in pages.items():
         text = f"{MARK}\n\n" + "\n".join(make()).strip() + "\n"
@@ -162,6 +170,32 @@ def _default(info: FieldInfo) -> str:
     return f"`{json.dumps(info.default)}`"
 
 
+# -- recipe ----------------------------------------------------------------------------------------------------------
+
+
+def recipe_page() -> Iterator[str]:
+    yield "# Recipe\n"
+    yield markdown(inspect.getdoc(recipe) or "") + "\n"
+    yield "Which keys to think about, and which to leave alone, is said in [Training a stage](training.md).\n"
+    yield "## Top level\n"
+    yield from _keys(recipe.Recipe)
+    for name, info in recipe.Recipe.model_fields.items():
+        if model := _model_in(info.annotation):
+            yield f"## `[{name}]`\n"
+            yield markdown(inspect.getdoc(model) or "") + "\n"
+            yield from _keys(model)
+
+
+def _keys(model: type[BaseModel]) -> Iterator[str]:
+    notes = _notes(model)
+    rows = (
+        [f"`{n}`", f"`{_type(i.annotation)}`".replace("|", "\\|"), "required" if i.is_required() else _default(i), cell(notes.get(n, ""))]
+        for n, i in model.model_fields.items()
+        if _model_in(i.annotation) is None
+    )
+    yield from table(["key", "type", "default", "meaning"], rows)
+
+
 # -- hooks -----------------------------------------------------------------------------------------------------------
 
 
@@ -188,12 +222,10 @@ def _signature(hook: Any) -> str:
 
 
 def cli_page() -> Iterator[str]:
-    import typer.main
-
-    from fslm_core.cli import app
-
     yield "# Command line\n"
-    yield from _command(typer.main.get_command(app), "fslm", 1)
+    yield from _command(root.whole(), "fslm", 1)
+    yield "## Exit codes\n"
+    yield from table(["code", "meaning"], ([str(code), cell(meaning)] for code, meaning in root.EXIT_CODES.items()))
 
 
 def _command(command: Any, path: str, depth: int) -> Iterator[str]:

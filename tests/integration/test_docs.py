@@ -1,0 +1,106 @@
+"""The documentation's examples are run, so that they cannot rot.
+
+In a page, blocks marked ``python`` run in order, in one namespace; blocks with a ``title`` are written to that file
+first, below an empty folder in which the page runs; blocks marked ``py`` are only compiled. A block of ``console``
+shows commands: what the documentation says ``fslm`` prints on standard output is what it prints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+FENCE = re.compile(r"^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$", re.M | re.S)
+NEEDS_TORCH = {"tour.md", "training.md", "README.md"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, the file it is (if any), its text, and the line it stands on."""
+
+    language: str
+    title: str | None
+    text: str
+    line: int
+
+
+def blocks(page: Path) -> list[Block]:
+    source = page.read_text(encoding="utf-8")
+    return [
+        Block(found["language"], found["title"], found["text"], source.count("\n", 0, found.start("text")))
+        for found in FENCE.finditer(source)
+    ]
+
+
+def pages() -> list[Any]:
+    found = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
+    return [
+        pytest.param(page, id=page.relative_to(ROOT).as_posix(), marks=[pytest.mark.torch] * (page.name in NEEDS_TORCH))
+        for page in found
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path / "src"))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("page", pages())
+def test_python_examples_run(page: Path, folder: Path) -> None:
+    for block in blocks(page):
+        if block.title:
+            path = folder / block.title
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text, encoding="utf-8")
+    namespace: dict[str, Any] = {"__name__": "__docs__"}
+    for block in blocks(page):
+        if block.language in ("py", "python"):
+            code = compile("\n" * block.line + block.text, str(page), "exec", dont_inherit=True)
+            if block.language == "python" and block.title is None:
+                exec(code, namespace)
+    if (folder / "tests").is_dir():
+        assert pytest.main(["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(folder), str(folder / "tests")]) == 0
+
+
+def commands(page: Path) -> list[Any]:
+    """Every ``$ fslm …`` of a page with the JSON it is said to print, if it is."""
+    found = []
+    for block in blocks(page):
+        if block.language == "console":
+            for shown in re.split(r"^\$ ", block.text, flags=re.M)[1:]:
+                command, _, output = shown.replace("\\\n", " ").partition("\n")
+                said = re.match(r"\{\n.*?\n\}", output, re.S)
+                if command.startswith("fslm ") and said:
+                    found.append(pytest.param(command, json.loads(said[0]), id=f"{page.relative_to(ROOT)}: {command}"))
+    return found
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("command", "said"), [command for page in pages() for command in commands(page.values[0])])
+def test_commands_print_what_the_page_says(command: str, said: object, folder: Path) -> None:
+    done = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == said
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = set(re.findall(r"(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M))
+    assert listed == {page.name for page in DOCS.glob("*.md")}
