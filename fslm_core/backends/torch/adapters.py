@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-_SHAPE = {"r", "target_modules", "exclude_modules", "rank_pattern", "layers_to_transform", "layers_pattern", "fan_in_fan_out"}
-_SCALE = {"lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout", "init_lora_weights"}
-_LABELS = {"peft_type", "task_type", "inference_mode", "base_model_name_or_path", "revision", "auto_mapping", "peft_version"}
-_PLAIN = _SHAPE | _SCALE | _LABELS
+_SHAPE = {"r", "target_modules", "exclude_modules", "rank_pattern", "layers_to_transform", "layers_pattern"}
+_SCALE = {"lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout", "init_lora_weights", "fan_in_fan_out"}
+_LABELS = {"peft_type", "task_type", "inference_mode", "base_model_name_or_path", "revision", "peft_version"}
+_PLAIN = _SHAPE | _SCALE | _LABELS | {"auto_mapping"}
 _PLAIN_INIT = (True, False, "gaussian", "orthogonal")
 """Ways to initialise that leave the base weights alone; PiSSA, for one, does not."""
 
@@ -85,9 +85,9 @@ def attach(model: PreTrainedModel | PeftModel, adapter: Adapter) -> PeftModel:
         host = PeftModel(
             model, adapter.config, adapter_name=adapter.name, low_cpu_mem_usage=True, autocast_adapter_dtype=False
         )
-    base = host.get_base_model()
+    base: Any = host.get_base_model()
     tensors = {key: value.to(base.device, base.dtype) for key, value in adapter.tensors.items()}
-    result = set_peft_model_state_dict(host, tensors, adapter_name=adapter.name, low_cpu_mem_usage=True)
+    result: Any = set_peft_model_state_dict(host, tensors, adapter_name=adapter.name, low_cpu_mem_usage=True)
     missing = [key for key in result.missing_keys if f".{adapter.name}." in key]
     if missing or result.unexpected_keys:
         host.delete_adapter(adapter.name)

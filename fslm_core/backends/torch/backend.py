@@ -1,0 +1,232 @@
+"""``torch``: models in this process. Torch itself is imported with the first model."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ... import adapter as folders
+from ...errors import BackendError, CapabilityError
+from ...settings import TorchSettings
+from ..protocol import Capabilities, Chunk, Generation, ModelRef, Request
+from .encoding import Encoded, Ids, encode, encode_text
+from .extra import require
+
+if TYPE_CHECKING:
+    from .generic import Row
+    from .vocabulary import Vocabulary
+    from .worker import Mailbox, Models, Task, Worker
+
+T = TypeVar("T")
+
+
+class TorchBackend:
+    """Runs any transformers causal language model, with PEFT LoRA adapters, in this process.
+
+    Prompts are tokenised and grammars compiled on one thread; another owns the models and runs waiting requests
+    of one model in batches. The host's torch settings stay as they are.
+
+    Args:
+        settings: device, threads, batch size.
+        on_forward: called on the models' thread before every forward, with its rows and columns.
+
+    Raises:
+        MissingExtraError: torch, transformers, peft or llguidance is not installed.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self, settings: TorchSettings | None = None, *, on_forward: Callable[[int, int], None] | None = None
+    ) -> None:
+        require()
+        self._settings = settings or TorchSettings()
+        self._on_forward = on_forward
+        self._preparer = ThreadPoolExecutor(1, thread_name_prefix="fslm-encode")
+        self._vocabularies: dict[Path, Vocabulary] = {}
+        self._guard = threading.Lock()
+        self._worker: Worker | None = None
+        self._closed = False
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Everything, with as many outputs of one request as fit in a batch."""
+        return Capabilities(n=self._settings.max_batch)
+
+    async def warm(self, models: Sequence[ModelRef]) -> None:
+        """Load ``models`` with their adapters and run one small forward on each."""
+        for model in models:
+            ref = await self._prepare(self._resolved, model)
+            await self._prepare(self._vocabulary, ref)
+            await self._errand(partial(_touch, ref), ref, None)
+
+    async def open(self, request: Request) -> AsyncIterator[Chunk | Generation]:
+        """Start ``request``; see :meth:`fslm_core.backends.protocol.Backend.open`."""
+        from .worker import Mailbox, Task
+
+        if not 1 <= request.n <= self.capabilities.n:
+            raise CapabilityError(
+                "the request asks for more outputs than a batch has rows",
+                found=request.n,
+                expected=f"from 1 to {self.capabilities.n}",
+                hint="raise torch.max_batch",
+            )
+        mailbox = Mailbox()
+        task = Task(mailbox, deadline=request.deadline, priority=request.priority)
+        try:
+            await self._within(request.deadline, self._prepare(self._fill, request, task))
+            self._running().submit(task)
+            left = request.n
+            while left:
+                letter = await mailbox.get(request.deadline)
+                if isinstance(letter, Chunk | Generation):
+                    left -= isinstance(letter, Generation)
+                    yield letter
+        finally:
+            task.over = True
+
+    async def score(self, request: Request, continuations: Sequence[str]) -> tuple[float, ...]:
+        """Return the natural-log likelihood of each continuation after the request's prompt."""
+        ref, prompt, ends = await self._within(
+            request.deadline, self._prepare(self._encode_all, request, tuple(continuations))
+        )
+        return tuple([await self._errand(partial(_score, ref, prompt, end), ref, request) for end in ends])
+
+    async def aclose(self) -> None:
+        """Stop within one forward, let go of the models."""
+        with self._guard:
+            self._closed = True
+            worker, self._worker = self._worker, None
+        if worker is not None:
+            await asyncio.to_thread(worker.close)
+        self._preparer.shutdown(wait=False, cancel_futures=True)
+        self._vocabularies.clear()
+
+    def _running(self) -> Worker:
+        from .worker import Worker, closed
+
+        with self._guard:
+            if self._closed:
+                raise closed()
+            if self._worker is None:
+                self._worker = Worker(self._settings, self._on_forward)
+            return self._worker
+
+    async def _prepare(self, work: Callable[..., T], *args: Any) -> T:
+        from .worker import closed
+
+        if self._closed:
+            raise closed()
+        return await asyncio.get_running_loop().run_in_executor(self._preparer, work, *args)
+
+    @staticmethod
+    async def _within(deadline: float | None, work: Any) -> Any:
+        from .worker import late
+
+        try:
+            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                return await work
+        except TimeoutError:
+            raise late() from None
+
+    async def _errand(self, errand: Callable[[Models], float], ref: ModelRef, request: Request | None) -> float:
+        from .worker import Mailbox, Task
+
+        deadline = request.deadline if request else None
+        task = Task(Mailbox(), ref, errand=errand, deadline=deadline, priority=request.priority if request else 0)
+        try:
+            self._running().submit(task)
+            letter = await task.mailbox.get(deadline)
+            assert isinstance(letter, float)
+            return letter
+        finally:
+            task.over = True
+
+    # What follows runs on the preparing thread.
+
+    def _resolved(self, ref: ModelRef) -> ModelRef:
+        if ref.path is None:
+            raise BackendError(
+                "the torch backend needs the checkpoint's folder",
+                where=ref.stage or None,
+                found=f"{ref.checkpoint} without a path",
+                hint="fetch it: `fslm models pull`",
+            )
+        if ref.adapter is not None and ref.adapter_sha256 is None:
+            return replace(ref, adapter_sha256=folders.inspect(ref.adapter).sha256)
+        return ref
+
+    def _vocabulary(self, ref: ModelRef) -> Vocabulary:
+        from .vocabulary import Vocabulary
+
+        assert ref.path is not None
+        if ref.path not in self._vocabularies:
+            self._vocabularies[ref.path] = Vocabulary(ref.path)
+        return self._vocabularies[ref.path]
+
+    def _encode(self, request: Request, vocabulary: Vocabulary, max_tokens: int) -> Encoded:
+        return encode(
+            request.prompt,
+            vocabulary.tokenizer,
+            context=vocabulary.context,
+            max_tokens=max_tokens,
+            on_overflow=request.on_overflow,
+        )
+
+    def _fill(self, request: Request, task: Task) -> None:
+        """Give the task its model and rows."""
+        task.ref = self._resolved(request.model)
+        vocabulary = self._vocabulary(task.ref)
+        prompt = self._encode(request, vocabulary, request.max_tokens)
+        task.rows = [_row(request, index, prompt, vocabulary, task) for index in range(request.n)]
+
+    def _encode_all(self, request: Request, continuations: Sequence[str]) -> tuple[ModelRef, Ids, list[Ids]]:
+        ref = self._resolved(request.model)
+        vocabulary = self._vocabulary(ref)
+        ends = [encode_text(text, vocabulary.tokenizer) for text in continuations]
+        prompt = self._encode(request, vocabulary, max(map(len, ends), default=0))
+        return ref, prompt.ids, ends
+
+
+def _row(request: Request, index: int, prompt: Encoded, vocabulary: Vocabulary, task: Task) -> Row:
+    from .generic import Row
+
+    mailbox: Mailbox = task.mailbox
+    return Row(
+        prompt=prompt,
+        index=index,
+        max_tokens=request.max_tokens,
+        sampling=request.sampling,
+        seed=request.seed,
+        ends=frozenset(vocabulary.ends),
+        grammar=vocabulary.grammar(request.grammar) if request.grammar is not None else None,
+        writer=vocabulary.writer(),
+        emit=lambda text: mailbox.put(Chunk(text, index)),
+        stopped=task.stopped,
+        submitted=time.monotonic(),
+    )
+
+
+def _touch(ref: ModelRef, models: Models) -> float:
+    import torch
+
+    resident = models.get(ref)
+    with torch.inference_mode():
+        resident.model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=resident.device), use_cache=False)
+    return 0.0
+
+
+def _score(ref: ModelRef, prompt: Ids, continuation: Ids, models: Models) -> float:
+    from .generic import likelihood
+
+    return likelihood(models.get(ref), prompt, continuation)
+
+
+__all__ = ["TorchBackend"]
