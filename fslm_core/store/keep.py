@@ -85,7 +85,7 @@ class Keeper:
         return error.to_dict()
 
     def _content(self, message: Message[Any], name: str, text: str) -> KeptContent:
-        model = type(message.content)
+        model: type[BaseModel] = type(message.content)
         return KeptContent(name, _schema_id(model), model.__name__, self.mode, text)
 
 
@@ -272,7 +272,8 @@ def _leading(parts: list[str], names: frozenset[str]) -> Iterator[str]:
 
 def _bare(error: FslmError) -> dict[str, Any]:
     """An error without anything that was said about this one case: its code, and what that means."""
-    return {"code": error.code, "what": (type(error).__doc__ or error.code).strip().partition("\n")[0].rstrip(".")}
+    said = (type(error).__doc__ or error.code).strip().partition("\n")[0]
+    return {"code": error.code, "what": said.partition(";")[0].rstrip(".")}
 
 
 __all__ = ["ContentMode", "Keeper", "KeptAttempt", "KeptContent", "keeper", "shape_of"]
