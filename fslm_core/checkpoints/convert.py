@@ -53,7 +53,10 @@ def convert(gguf: Path, folder: Path, progress: Progress = silent) -> None:
         CheckpointError: a model or tokenizer of a family that is not converted here.
     """
     with GGUF(gguf) as source:
-        config = _config(source)
+        try:
+            config = _config(source)
+        except KeyError as error:
+            raise _unsupported(source, "header", f"no {error.args[0]}", "what a Llama decoder needs") from None
         _write_json(folder / "config.json", config)
         _write_json(folder / "generation_config.json", {k: v for k, v in config.items() if k.endswith("_token_id")})
         _write_tokenizer(source, folder)

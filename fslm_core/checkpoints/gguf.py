@@ -112,6 +112,8 @@ class GGUF:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.stat().st_size == 0:
+            raise CheckpointCorruptError("the GGUF file is empty", where=str(path))
         with path.open("rb") as file:
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:

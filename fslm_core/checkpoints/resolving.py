@@ -87,7 +87,7 @@ def resolve(
         return _check_folder(checkpoint, checkpoint.source.path, again=False)
     place = _place(checkpoint, settings)
     if not place.is_dir():
-        _get(checkpoint, settings, progress or silent, source_dir)
+        _get(checkpoint, settings, silent if progress is None else progress, source_dir)
     return describe(checkpoint, place, require_unchanged(checkpoint, place))
 
 
@@ -106,7 +106,7 @@ def pull(
     except (CheckpointUnavailableError, CheckpointCorruptError):
         if isinstance(checkpoint.source, Folder):
             raise
-    _get(checkpoint, settings, progress or silent, source_dir)
+    _get(checkpoint, settings, silent if progress is None else progress, source_dir)
     return verify(checkpoint, settings)
 
 
