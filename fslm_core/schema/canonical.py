@@ -1,0 +1,100 @@
+"""JSON data in its one canonical form: the form that training targets are written in and that the grammar allows."""
+
+from __future__ import annotations
+
+import json
+import math
+from decimal import Decimal
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
+
+from ..errors import SchemaError
+
+
+def dumps(value: object) -> str:
+    """Write JSON data in the one canonical form: compact, UTF-8 unescaped, numbers without exponent or needless zeros.
+
+    Control characters, DEL among them, are escaped: the grammar knows no other way to write them.
+
+    Raises:
+        SchemaError: a number that JSON has no text for.
+
+    >>> dumps({"a": [1, 2.50, 1e-7, 3.0, -0.0, "é\\n\\x7f"]})
+    '{"a":[1,2.5,0.0000001,3,0,"é\\\\n\\\\u007f"]}'
+    """
+    if isinstance(value, float):
+        return _decimal(value)
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_string(str(k))}:{dumps(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(dumps, value)) + "]"
+    if isinstance(value, str):
+        return _string(value)
+    try:
+        return json.dumps(value)
+    except ValueError:  # Python refuses to write integers of thousands of digits
+        raise SchemaError("an integer has more digits than can be written", hint="bound the field") from None
+
+
+def _string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _decimal(value: float) -> str:
+    if not math.isfinite(value):
+        raise SchemaError("JSON has no such number", found=value)
+    text = format(Decimal(repr(float(value))), "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def plain_data(instance: BaseModel) -> dict[str, Any]:
+    """The instance as JSON data: declared fields only, in declared order, by their names.
+
+    Raises:
+        SchemaError: a value that JSON cannot hold, such as half of a surrogate pair.
+    """
+    names = set(type(instance).model_fields)
+    try:
+        return instance.model_dump(mode="json", include=names, by_alias=False)
+    except (PydanticSerializationError, UnicodeError) as error:
+        raise SchemaError(f"a value cannot be written as JSON: {error}", where=type(instance).__name__) from None
+
+
+def canonical(instance: BaseModel) -> str:
+    """The one canonical compact JSON text of an instance.
+
+    Raises:
+        SchemaError: a value that JSON cannot hold.
+    """
+    return dumps(plain_data(instance))
+
+
+def field_spans(text: str) -> dict[str, tuple[int, int]]:
+    """Where each top-level field's value stands in the canonical text of an object.
+
+    Returns:
+        Field name to (start, end) in characters, the end excluded; empty if the text is no canonical object.
+
+    >>> field_spans('{"a":"x","b":12}')
+    {'a': (5, 8), 'b': (13, 15)}
+    """
+    decoder = json.JSONDecoder()
+    spans: dict[str, tuple[int, int]] = {}
+    place = 1
+    try:
+        while text[place] != "}":
+            name, place = decoder.raw_decode(text, place)
+            start = place + 1
+            _, place = decoder.raw_decode(text, start)
+            spans[name] = (start, place)
+            place += text[place] == ","
+    except (ValueError, IndexError, TypeError, RecursionError):
+        return {}
+    return spans
+
+
+__all__ = ["canonical", "dumps", "field_spans", "plain_data"]
