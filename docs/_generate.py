@@ -202,12 +202,12 @@ def _keys(model: type[BaseModel]) -> Iterator[str]:
 def hooks_page() -> Iterator[str]:
     yield "# Hooks\n"
     yield markdown((inspect.getdoc(hooks) or "").split("\n\n", 1)[1]) + "\n"
-    yield "```python\nfrom fslm_core import hookimpl\n```\n"
+    yield "```py\nfrom fslm_core import hookimpl\n```\n"
     for name in hooks.HOOKS:
         hook = getattr(hooks, name)
         lead, _, rest = (inspect.getdoc(hook) or "").partition("Args:\n")
         yield f"## {name}\n"
-        yield f"```python\n@hookimpl\ndef {name}{_signature(hook)}: ...\n```\n"
+        yield f"```py\n@hookimpl\ndef {name}{_signature(hook)}: ...\n```\n"
         yield markdown(lead) + "\n"
         for argument in re.findall(r"^ {4}(\w+): (.*)$", rest, re.M):
             yield f"- `{argument[0]}`: {markdown(argument[1])}"

@@ -96,7 +96,8 @@ def commands(page: Path) -> list[Any]:
 @pytest.mark.torch
 @pytest.mark.parametrize(("command", "said"), [command for page in pages() for command in commands(page.values[0])])
 def test_commands_print_what_the_page_says(command: str, said: object, folder: Path) -> None:
-    done = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=600)
+    call = "import sys; from fslm_core.cli import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", call, *shlex.split(command)[1:]], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == said
 
@@ -104,3 +105,13 @@ def test_commands_print_what_the_page_says(command: str, said: object, folder: P
 def test_every_page_is_in_the_navigation() -> None:
     listed = set(re.findall(r"(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M))
     assert listed == {page.name for page in DOCS.glob("*.md")}
+
+
+@pytest.mark.torch
+def test_the_recipe_of_the_training_guide_is_one(folder: Path) -> None:
+    from fslm_core.train import load_recipe
+
+    (found,) = (b for b in blocks(DOCS / "training.md") if b.title and b.title.endswith(".toml"))
+    path = folder / "recipe.toml"
+    path.write_text(found.text, encoding="utf-8")
+    assert load_recipe(path).stage == "reviews.opinion"
