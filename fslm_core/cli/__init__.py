@@ -1,4 +1,4 @@
-"""The command line: ``fslm``. Importing this imports nothing; :func:`main` does, so that an early Ctrl-C is tidy too."""
+"""The command line: ``fslm``. Importing this imports nothing; :func:`main` does, so that an early Ctrl-C is tidy."""
 
 from __future__ import annotations
 

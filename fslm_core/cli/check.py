@@ -7,10 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from .. import backends
+from ..backends.protocol import Capabilities
 from ..engine import Report, StepReport, check_stack
 from ..stack import OUTPUT, Stack
 from . import screen
-from .session import session_of
+from .session import Session, session_of
 
 app = typer.Typer(add_completion=False)
 
@@ -32,7 +33,7 @@ def check(
         found,
         host=session.host,
         settings=session.settings,
-        capabilities=backends.capabilities(session.settings.backend),
+        capabilities=_capabilities(session),
         strict=strict,
     )
     if as_json:
@@ -43,6 +44,14 @@ def check(
         screen.warn(warning)
     report.raise_if_refused()
     screen.say(f"stack {found.name}: ready to run{', with warnings' if report.warnings else ''}")
+
+
+def _capabilities(session: Session) -> Capabilities:
+    """What the chosen backend offers; the one in this process offers all, whether torch is installed or not."""
+    name = session.settings.backend
+    if name == "torch":
+        return Capabilities()
+    return backends.create(name, session.settings, extra=session.host.backends).capabilities
 
 
 def _lines(stack: Stack[Any, Any], report: Report) -> list[str]:

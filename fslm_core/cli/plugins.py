@@ -101,9 +101,7 @@ def _tell(affected: list[PluginInfo], *, wanted: str) -> None:
         state = "enabled" if info.state == "loaded" else info.state
         screen.say(f"plugin {info.name} ({info}) is {state}, in {user_file()}")
         if info.state != wanted:
-            screen.warn(
-                f"plugin {info.name} is still {state}: ./fslm.toml, FSLM_PLUGINS or FSLM_DISABLE is stronger and says so"
-            )
+            screen.warn(f"plugin {info.name} is still {state}: ./fslm.toml, FSLM_PLUGINS or FSLM_DISABLE is stronger")
 
 
 def _edit(path: Path, change: Callable[[Any], None]) -> None:

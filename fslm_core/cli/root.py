@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from ..errors import FslmError
+from ..errors import FslmError, UsageError
 from . import screen
 from .session import Session
 
@@ -152,36 +152,41 @@ def run(args: list[str]) -> int:
         return _told(error)
 
 
+class _InternalError(FslmError):
+    """Something raised that nobody foresaw."""
+
+    code = "internal"
+    exit_code = 70
+
+
+class _SystemError(FslmError):
+    """The operating system refused something."""
+
+    code = "system"
+
+
 def _told(error: Exception) -> int:
-    if isinstance(error, FslmError):
-        screen.show_error(error)
-        return error.exit_code
-    if isinstance(error, typer.TyperException):
-        if text := error.format_message().strip():
-            context = getattr(error, "ctx", None)
-            path = context.command_path if context is not None else "fslm"
-            dash = ", and `--` before a text that begins with a dash" if "No such option" in text else ""
-            screen.show_error(_usage(text, f"see `{path} --help`{dash}"))
-        return error.exit_code
+    """Print an error and return its exit code."""
     if isinstance(error, typer.Abort):
         screen.say("stopped")
         return 1
+    told = error if isinstance(error, FslmError) else _as_ours(error)
+    if told.what:
+        screen.show_error(told)
+    return error.exit_code if isinstance(error, typer.TyperException) else told.exit_code
+
+
+def _as_ours(error: Exception) -> FslmError:
+    if isinstance(error, typer.TyperException):
+        text = error.format_message().strip()
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "fslm"
+        dash = "; write `--` before a text that begins with a dash" if "No such option" in text else ""
+        return UsageError(text, hint=f"see `{path} --help`{dash}")
     if isinstance(error, OSError):
         place = None if error.filename is None else str(error.filename)
-        screen.show_error(FslmError(f"the system refused: {error.strerror or error}", where=place))
-        return 1
-    screen.show_error(_internal(error))
-    return 70
-
-
-def _usage(what: str, hint: str) -> FslmError:
-    from ..errors import UsageError
-
-    return UsageError(what, hint=hint)
-
-
-def _internal(error: Exception) -> FslmError:
-    return FslmError(
+        return _SystemError(f"the system refused: {error.strerror or error}", where=place)
+    return _InternalError(
         f"an error in fslm itself, or in a plugin's code: {type(error).__name__}: {error}",
         hint="run `fslm --debug …` to see where, and report it with what it shows",
     )

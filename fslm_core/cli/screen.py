@@ -11,12 +11,16 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ..errors import CheckError, FslmError, RunFailed
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_WIDE = 10_000
 _UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -87,22 +91,28 @@ def _indented(text: object) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table to standard output: as wide as the terminal, or as wide as it needs where there is none."""
-    from rich.console import Console
+    """Print a table to standard output; no cell is cut."""
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, markup=False, emoji=False)
     grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for head in heads:
         grid.add_column(head, overflow="fold")
     for row in rows:
         grid.add_row(*(Text(clean(value)) for value in row))
-    if console.is_terminal:
-        console.print(grid)
+    render(grid, width=_WIDE)
+
+
+def render(drawing: RenderableType, *, width: int = 100) -> None:
+    """Print what Rich can draw to standard output, as wide as the terminal, or ``width`` where there is none."""
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        Console(highlight=False, markup=False, emoji=False).print(drawing)
         return
-    for line in Console(highlight=False, width=10_000, file=io.StringIO()).render_lines(grid, pad=False):
-        typer.echo("".join(segment.text for segment in line).rstrip())
+    lines = io.StringIO()
+    Console(highlight=False, markup=False, emoji=False, file=lines, width=width).print(drawing)
+    result("\n".join(line.rstrip() for line in lines.getvalue().splitlines()))
 
 
-__all__ = ["as_json", "clean", "prepare", "result", "say", "show_error", "show_traceback", "table", "warn"]
+__all__ = ["as_json", "clean", "prepare", "render", "result", "say", "show_error", "show_traceback", "table", "warn"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
-from ..store import RunRow, TraceStore
+from ..explain.show import runs_table, to_json
+from ..explain.show import show as drawn
+from ..store import TraceStore
 from . import screen
 from .session import session_of
 
@@ -28,9 +30,9 @@ def list_(
     with _store(ctx) as store:
         rows = store.runs(limit, stack=stack, status=status)
     if as_json:
-        screen.result(screen.as_json([_row(row) for row in rows]))
+        screen.result(screen.as_json([asdict(row) for row in rows]))
     elif rows:
-        screen.table(["run", "stack", "status", "started", "seconds", "error"], map(_cells, rows))
+        screen.render(runs_table(rows))
     else:
         screen.say("no such run is in the trace")
 
@@ -39,30 +41,20 @@ def list_(
 def show(
     ctx: typer.Context,
     run: Annotated[str, typer.Argument(metavar="[ID|last]", help="A run's id, its beginning, or 'last'.")] = "last",
+    full: Annotated[bool, typer.Option("--full", help="Show long texts whole.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show a run: each step, its prompt, what the model wrote, what was validated, confidence and time."""
-    from ..explain import show as explain
-
     with _store(ctx) as store:
         stored = store.run(run)
-    screen.result(screen.as_json(explain.to_dict(stored)) if as_json else screen.clean(explain.render(stored)))
+    if as_json:
+        screen.result(screen.as_json(to_json(stored)))
+    else:
+        screen.render(drawn(stored, full=full))
 
 
 def _store(ctx: typer.Context) -> TraceStore:
     return TraceStore.open(session_of(ctx).settings.trace_path, readonly=True)
-
-
-def _row(row: RunRow) -> dict[str, Any]:
-    keys = ("id", "stack", "status", "started", "ended", "seconds", "seed", "content", "backend", "engine", "error")
-    return {key: getattr(row, key) for key in keys}
-
-
-def _cells(row: RunRow) -> list[str]:
-    started = datetime.fromtimestamp(row.started).strftime("%Y-%m-%d %H:%M:%S")
-    took = "" if row.seconds is None else f"{row.seconds:.2f}"
-    error = f"{row.error['code']}: {row.error['what']}" if row.error else ""
-    return [row.id, row.stack, row.status, started, took, error]
 
 
 __all__ = ["app"]
