@@ -21,7 +21,7 @@ from ..plugins import PluginHost
 from ..schema import content_id
 from ..settings import Settings, default
 from ..stack import INPUT, Stack
-from ..store import Recorder, TraceStore
+from ..store import TraceStore
 from .check import Report, check_stack
 from .flow import close_of, from_iterable, in_order, next_of
 from .loop import LoopThread
@@ -130,10 +130,8 @@ class Engine:
             if asked is None or isinstance(asked, str)
             else asked
         )
-        self._store = TraceStore.open(self.settings.trace_path, content=self._content) if self._trace else None
-        self._recorder: Recorder | None = (
-            self._store.recorder(on_failure=self.settings.trace.on_failure) if self._store is not None else None
-        )
+        self._store = self._open_store() if self._trace else None
+        self._recorder = self._store.recorder() if self._store is not None else None
         self._observers = Observers(self.host.observers)
         self._tools = ToolRunner()
         self._preparer = Preparer(
@@ -142,6 +140,11 @@ class Engine:
         self._slots = asyncio.Semaphore(self.max_in_flight)
         self._at_work: set[asyncio.Task[Any]] = set()
         self._loop = LoopThread("fslm-engine")
+
+    def _open_store(self) -> TraceStore:
+        return TraceStore.open(
+            self.settings.trace_path, content=self._content, on_failure=self.settings.trace.on_failure
+        )
 
     @property
     def _looping(self) -> LoopThread:
