@@ -37,8 +37,12 @@ class TorchBackend:
         settings: device, threads, batch size.
         on_forward: called on the models' thread before every forward, with its rows and columns.
 
+    Making one needs nothing but fslm itself, so that stacks of tools alone run without the extra; the first model
+    needs all of it.
+
     Raises:
-        MissingExtraError: torch, transformers, peft or llguidance is not installed.
+        MissingExtraError: from :meth:`warm`, :meth:`open` and :meth:`score`, where torch, transformers, peft or
+            llguidance is not installed.
     """
 
     name = "torch"
@@ -46,7 +50,6 @@ class TorchBackend:
     def __init__(
         self, settings: TorchSettings | None = None, *, on_forward: Callable[[int, int], None] | None = None
     ) -> None:
-        require()
         self._settings = settings or TorchSettings()
         self._on_forward = on_forward
         self._preparer = ThreadPoolExecutor(1, thread_name_prefix="fslm-encode")
@@ -63,12 +66,14 @@ class TorchBackend:
     async def warm(self, models: Sequence[ModelRef]) -> None:
         """Load ``models`` with their adapters and run one small forward on each."""
         for model in models:
+            require()
             ref = await self._prepare(self._resolved, model)
             await self._prepare(self._vocabulary, ref)
             await self._errand(partial(_touch, ref), ref, None)
 
     async def open(self, request: Request) -> AsyncIterator[Chunk | Generation]:
         """Start ``request``; see :meth:`fslm_core.backends.protocol.Backend.open`."""
+        require()
         from .worker import Mailbox, Task
 
         if not 1 <= request.n <= self.capabilities.n:
@@ -94,6 +99,7 @@ class TorchBackend:
 
     async def score(self, request: Request, continuations: Sequence[str]) -> tuple[float, ...]:
         """Return the natural-log likelihood of each continuation after the request's prompt."""
+        require()
         ref, prompt, ends = await self._within(
             request.deadline, self._prepare(self._encode_all, request, tuple(continuations))
         )

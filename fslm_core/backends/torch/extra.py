@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 
 from ...errors import MissingExtraError
@@ -9,6 +10,7 @@ from ...errors import MissingExtraError
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "llguidance", "numpy")
 
 
+@cache
 def require(packages: tuple[str, ...] = PACKAGES) -> None:
     """Make sure that ``packages`` can be imported, without importing them.
 
