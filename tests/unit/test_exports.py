@@ -17,8 +17,8 @@ import pytest
 import fslm_core
 from fslm_core import errors, hooks, settings
 
-# These rooms need the extra `torch` when they are imported whole.
-TENSORS = ("fslm_core.backends.torch.", "fslm_core.train")
+# These modules need the extra `torch` when they are imported.
+TENSORS = ("fslm_core.backends.torch.", "fslm_core.checkpoints.convert", "fslm_core.checkpoints.gguf", "fslm_core.train.")
 
 
 def modules() -> list[str]:
@@ -27,11 +27,9 @@ def modules() -> list[str]:
 
 
 def imported_by(code: str) -> set[str]:
-    """The modules a fresh interpreter has after ``code``."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True
-    )
-    return set(done.stdout.split())
+    """The modules that ``code`` adds to a fresh interpreter."""
+    script = f"import sys; before = set(sys.modules)\n{code}\nprint(*set(sys.modules) - before)"
+    return set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
 
 
 def test_every_exported_name_is_there_and_nothing_else_is_public() -> None:
