@@ -19,7 +19,7 @@ def dumps(value: object) -> str:
     Control characters, DEL among them, are escaped: the grammar knows no other way to write them.
 
     Raises:
-        SchemaError: a number that JSON has no text for.
+        SchemaError: a number or half of a surrogate pair, for which JSON has no text.
 
     >>> dumps({"a": [1, 2.50, 1e-7, 3.0, -0.0, "é\\n\\x7f"]})
     '{"a":[1,2.5,0.0000001,3,0,"é\\\\n\\\\u007f"]}'
@@ -39,6 +39,12 @@ def dumps(value: object) -> str:
 
 
 def _string(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise SchemaError(
+            "the text holds half of a surrogate pair, which is no text", hint="decode it properly before you pass it"
+        ) from None
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -55,7 +61,7 @@ def plain_data(instance: BaseModel) -> dict[str, Any]:
     """The instance as JSON data: declared fields only, in declared order, by their names.
 
     Raises:
-        SchemaError: a value that JSON cannot hold, such as half of a surrogate pair.
+        SchemaError: a value that JSON cannot hold.
     """
     names = set(type(instance).model_fields)
     try:
@@ -88,11 +94,13 @@ def field_spans(text: str) -> dict[str, tuple[int, int]]:
     try:
         while text[place] != "}":
             name, place = decoder.raw_decode(text, place)
+            if not isinstance(name, str):
+                return {}
             start = place + 1
             _, place = decoder.raw_decode(text, start)
             spans[name] = (start, place)
             place += text[place] == ","
-    except (ValueError, IndexError, TypeError, RecursionError):
+    except (ValueError, IndexError, RecursionError):
         return {}
     return spans
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -24,6 +25,9 @@ Json = dict[str, Any]
 _LARGEST_INT = 2**53 - 1
 _DIGITS = 15
 """A float keeps every decimal number of so many digits."""
+_BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+_LISTED = 1000
+"""So many numbers can be listed one by one."""
 _PROBLEMS = 20
 """How many problems of one text are listed."""
 _NOTES = frozenset({"title", "description", "default", "examples", "deprecated", "sensitive"})
@@ -116,9 +120,7 @@ def normalise(model: type[BaseModel]) -> Schema:
         raise SchemaError(
             "the model is not an object with fields", where=model.__name__, hint="derive it from BaseModel"
         )
-    written = _raw(model, "serialization")
-    written["properties"] = {k: v for k, v in written.get("properties", {}).items() if k in model.model_fields}
-    if (place := _difference(tree, _tree(written, model), model.__name__)) is not None:
+    if (place := _otherwise(tree, model)) is not None:
         raise SchemaError(
             "the field is written otherwise than it is read",
             where=place,
@@ -161,8 +163,6 @@ def parse(text: str, model: type[M], schema: Schema) -> M | list[Problem]:
         return model.model_validate_json(text)
     except ValidationError as error:
         return problems_of(error)
-    except UnicodeError:
-        return [Problem("json", "half of a surrogate pair is no text")]
 
 
 def problems_of(error: ValidationError) -> list[Problem]:
@@ -200,6 +200,17 @@ def _raw(model: type[BaseModel], mode: Literal["validation", "serialization"]) -
 
 def _tree(raw: Json, model: type[BaseModel]) -> Json:
     return _normal(raw, raw.get("$defs", {}), model.__name__, ())
+
+
+def _otherwise(tree: Json, model: type[BaseModel]) -> str | None:
+    """The place of a field that is written otherwise than ``tree`` reads it, or None."""
+    raw = _raw(model, "serialization")
+    raw["properties"] = {k: v for k, v in raw.get("properties", {}).items() if k in model.model_fields}
+    try:
+        written = _tree(raw, model)
+    except SchemaError as error:
+        return error.where
+    return _difference(tree, written, model.__name__)
 
 
 def _difference(read: Any, written: Any, where: str) -> str | None:
@@ -288,11 +299,7 @@ def _string(node: Json, defs: Json, where: str, above: tuple[str, ...]) -> Json:
 
 
 def _integer(node: Json, defs: Json, where: str, above: tuple[str, ...]) -> Json:
-    lows = [math.ceil(node["minimum"])] if "minimum" in node else []
-    lows += [math.floor(node["exclusiveMinimum"]) + 1] if "exclusiveMinimum" in node else []
-    highs = [math.floor(node["maximum"])] if "maximum" in node else []
-    highs += [math.ceil(node["exclusiveMaximum"]) - 1] if "exclusiveMaximum" in node else []
-    low, high = max(lows, default=-_LARGEST_INT), min(highs, default=_LARGEST_INT)
+    low, high = _whole({key: node[key] for key in _BOUNDS if key in node})
     if not -_LARGEST_INT <= low <= high <= _LARGEST_INT:
         raise SchemaError(
             "the integer's bounds leave nothing, or more than JSON readers keep exact",
@@ -305,8 +312,17 @@ def _integer(node: Json, defs: Json, where: str, above: tuple[str, ...]) -> Json
     return {"type": "integer", "minimum": low, "maximum": high, **kept}
 
 
+def _whole(bounds: Json) -> tuple[int, int]:
+    """The least and the greatest whole number within bounds."""
+    lows = [math.ceil(bounds["minimum"])] if "minimum" in bounds else []
+    lows += [math.floor(bounds["exclusiveMinimum"]) + 1] if "exclusiveMinimum" in bounds else []
+    highs = [math.floor(bounds["maximum"])] if "maximum" in bounds else []
+    highs += [math.ceil(bounds["exclusiveMaximum"]) - 1] if "exclusiveMaximum" in bounds else []
+    return max(lows, default=-_LARGEST_INT), min(highs, default=_LARGEST_INT)
+
+
 def _number(node: Json, defs: Json, where: str, above: tuple[str, ...]) -> Json:
-    bounds: Json = {k: node[k] for k in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum") if k in node}
+    bounds: Json = {k: node[k] for k in _BOUNDS if k in node}
     low = any(k in bounds for k in ("minimum", "exclusiveMinimum"))
     high = any(k in bounds for k in ("maximum", "exclusiveMaximum"))
     if not (low and high and "multipleOf" in node):
@@ -325,7 +341,26 @@ def _number(node: Json, defs: Json, where: str, above: tuple[str, ...]) -> Json:
             expected=f"at most {_DIGITS}",
             hint="bound it more tightly, or choose a coarser multiple_of",
         )
-    return {"type": "number", **bounds, "multipleOf": node["multipleOf"]}
+    step = Decimal(repr(node["multipleOf"]))
+    tens = step % 1 == 0 or step.normalize().as_tuple().digits == (1,)
+    if tens and all(float(end).is_integer() for end in bounds.values()):
+        return {"type": "number", **bounds, "multipleOf": node["multipleOf"]}
+    return {"enum": _multiples(bounds, step, where)}
+
+
+def _multiples(bounds: Json, step: Decimal, where: str) -> list[float]:
+    """The multiples of ``step`` within bounds, one by one: llguidance loses some of them where steps are not tenths,
+    hundredths and so on, or the bounds not whole."""
+    low, high = _whole({key: Decimal(repr(end)) / step for key, end in bounds.items()})
+    places = range(low, high + 1)
+    if not 1 <= len(places) <= _LISTED:
+        raise SchemaError(
+            "the number's bounds and step cannot be expressed",
+            where=where,
+            found=f"{len(places)} multiples of {step}",
+            expected=f"whole bounds and a step of 1, 0.1, 0.01, …, or 1 to {_LISTED} multiples",
+        )
+    return [float(place * step) for place in places]
 
 
 def _array(node: Json, defs: Json, where: str, above: tuple[str, ...]) -> Json:
