@@ -23,7 +23,7 @@ from ..settings import Settings, default
 from ..stack import INPUT, Stack
 from ..store import TraceStore
 from .check import Report, check_stack
-from .flow import close_of, from_iterable, in_order, next_of
+from .flow import Driven, from_iterable, in_order
 from .loop import LoopThread
 from .observers import Observers
 from .prepare import Preparer
@@ -342,16 +342,16 @@ class Engine:
         ``inputs`` may be endless: it is read only as far ahead as there is work for. ``timeout`` is for each run.
         """
         loop = self._looping
-        outcomes = self._map(stack, from_iterable(inputs), concurrency, seed, timeout)
+        outcomes = Driven(self._map(stack, from_iterable(inputs), concurrency, seed, timeout))
         try:
             while True:
                 try:
-                    yield loop.wait(next_of(outcomes))
+                    yield loop.wait(outcomes.next())
                 except StopAsyncIteration:
                     return
         finally:
             if self._loop is not None:
-                loop.wait(close_of(outcomes))
+                loop.wait(outcomes.close())
 
     @overload
     def amap(
@@ -378,16 +378,16 @@ class Engine:
     ) -> AsyncIterator[Outcome[Any]]:
         """As :meth:`map`, from any event loop."""
         source = inputs if isinstance(inputs, AsyncIterable) else from_iterable(inputs)
-        outcomes = self._map(stack, source, concurrency, seed, timeout)
+        outcomes = Driven(self._map(stack, source, concurrency, seed, timeout))
         try:
             while True:
                 try:
-                    yield await asyncio.wrap_future(self._looping.submit(next_of(outcomes)))
+                    yield await asyncio.wrap_future(self._looping.submit(outcomes.next()))
                 except StopAsyncIteration:
                     return
         finally:
             if self._loop is not None:
-                await asyncio.wrap_future(self._looping.submit(close_of(outcomes)))
+                await asyncio.wrap_future(self._looping.submit(outcomes.close()))
 
     async def _map(
         self, stack: Any, inputs: AsyncIterable[Any], concurrency: int, seed: int, timeout: float | None
@@ -418,31 +418,31 @@ class Engine:
             InputError, CheckError, EngineBusy: as :meth:`run`.
         """
         loop = self._looping
-        events = self._stream(stack, input, seed, timeout)
+        events = Driven(self._stream(stack, input, seed, timeout))
         try:
             while True:
                 try:
-                    yield loop.wait(next_of(events))
+                    yield loop.wait(events.next())
                 except StopAsyncIteration:
                     return
         finally:
             if self._loop is not None:
-                loop.wait(close_of(events))
+                loop.wait(events.close())
 
     async def astream(
         self, stack: Stack[Any, Any] | str, input: Any, *, seed: int = 0, timeout: float | None = None
     ) -> AsyncIterator[Event]:
         """As :meth:`stream`, from any event loop."""
-        events = self._stream(stack, input, seed, timeout)
+        events = Driven(self._stream(stack, input, seed, timeout))
         try:
             while True:
                 try:
-                    yield await asyncio.wrap_future(self._looping.submit(next_of(events)))
+                    yield await asyncio.wrap_future(self._looping.submit(events.next()))
                 except StopAsyncIteration:
                     return
         finally:
             if self._loop is not None:
-                await asyncio.wrap_future(self._looping.submit(close_of(events)))
+                await asyncio.wrap_future(self._looping.submit(events.close()))
 
     async def _stream(self, stack: Any, value: Any, seed: int, timeout: float | None) -> AsyncGenerator[Event, None]:
         events: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -68,14 +68,26 @@ async def from_iterable(items: Iterable[T]) -> AsyncIterator[T]:
         yield item
 
 
-async def next_of(items: AsyncGenerator[T, None]) -> T:
-    """``anext`` as a coroutine, so that a loop can make a task of it."""
-    return await anext(items)
+class Driven(Generic[T]):
+    """An async generator driven step by step from elsewhere.
+
+    Its steps never overlap: closing it waits for the one under way, which may be ending because whoever wanted it was
+    cancelled.
+    """
+
+    def __init__(self, items: AsyncGenerator[T, None]) -> None:
+        self._items = items
+        self._turn = asyncio.Lock()
+
+    async def next(self) -> T:
+        """``anext``."""
+        async with self._turn:
+            return await anext(self._items)
+
+    async def close(self) -> None:
+        """``aclose``."""
+        async with self._turn:
+            await self._items.aclose()
 
 
-async def close_of(items: AsyncGenerator[Any, None]) -> None:
-    """``aclose`` as a coroutine."""
-    await items.aclose()
-
-
-__all__ = ["close_of", "from_iterable", "in_order", "next_of"]
+__all__ = ["Driven", "from_iterable", "in_order"]
