@@ -77,7 +77,7 @@ def runs_table(rows: Iterable[RunRow]) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("run", no_wrap=True, min_width=26)
     table.add_column("started", no_wrap=True)
-    table.add_column("stack", overflow="ellipsis", no_wrap=True)
+    table.add_column("stack", overflow="fold")
     table.add_column("status", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     for row in rows:
@@ -150,7 +150,8 @@ def _footer(run: StoredRun, full: bool) -> Iterator[RenderableType]:
         yield Text(
             f"Untuned: {visible(', '.join(untuned))} ran a model that was not tuned for the stage.", style="yellow"
         )
-    yield Text(f"In prompts, {_OPEN}this{_CLOSE} is data; the rest is the template's own text.", style="dim")
+    if row.content != "none":
+        yield Text(f"In prompts, {_OPEN}this{_CLOSE} is data; the rest is the template's own text.", style="dim")
 
 
 _OPEN, _CLOSE = "«", "»"
@@ -159,7 +160,7 @@ _OPEN, _CLOSE = "«", "»"
 def _timeline(run: StoredRun) -> Table:
     """When each step ran, how long, and how sure it was of its least sure field."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("step", overflow="ellipsis", no_wrap=True, max_width=24)
+    table.add_column("step", overflow="ellipsis", no_wrap=True, max_width=14)
     table.add_column("when", no_wrap=True)
     for name in ("time", "prompt", "output", "forwards", "conf."):
         table.add_column(name, justify="right", no_wrap=True)
@@ -239,7 +240,8 @@ def _attempt(
         yield "", Text(f"stopped by: {visible(attempt.finish_reason)}", style="yellow")
     for problem in attempt.problems:
         source = f" (refused by {visible(problem.source)})" if problem.source else ""
-        yield "problem", Text(f"{visible(problem.kind)}: {_clip(str(problem), full)}{source}", style="red")
+        told = ": ".join(part for part in (problem.kind, problem.field, problem.text) if part)
+        yield "problem", Text(f"{_clip(told, full)}{source}", style="red")
 
 
 def _prompt(attempt: StoredAttempt, full: bool) -> RenderableType:

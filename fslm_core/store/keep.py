@@ -105,6 +105,7 @@ class RedactedKeeper(Keeper):
 
     def begin(self, message: Message[Any]) -> None:
         self._touched = False
+        self._secrets.known = True
         self._note(message.content)
 
     def see(self, origin: Origin | None, *, failed: bool) -> None:
@@ -184,7 +185,8 @@ class ShapeKeeper(Keeper):
 
     def content(self, message: Message[Any]) -> KeptContent:
         model: type[BaseModel] = type(message.content)
-        shape = dumps(shape_of(plain_data(message.content), names_of(model)))
+        clean = blank(plain_data(message.content), sensitive_fields(model))  # its very length may tell
+        shape = dumps(shape_of(clean, names_of(model)))
         return self._content(message, self._key.hash(self.mode, message.content_id), shape)
 
     def name(self, work_key: str) -> str:

@@ -159,9 +159,13 @@ def leaves(data: Any) -> Iterator[Any]:
 
 
 class Secrets:
-    """The sensitive values one run has seen, to find them where they were copied to."""
+    """The sensitive values one run has seen, to find them where they were copied to.
+
+    While ``known`` is False nobody can say what they are, and every text counts as one.
+    """
 
     def __init__(self) -> None:
+        self.known = False
         self._values: set[str] = set()
 
     def add(self, data: Any) -> None:
@@ -170,7 +174,7 @@ class Secrets:
 
     def scrub(self, data: Any, *, keep: frozenset[str] = frozenset()) -> Any:
         """A copy of JSON data without what equals, contains or is part of a secret; texts in ``keep`` stay."""
-        if not self._values:
+        if self.known and not self._values:
             return data
         if isinstance(data, dict):
             return {name: self.scrub(value, keep=keep) for name, value in data.items()}
@@ -184,7 +188,11 @@ class Secrets:
     def scrub_text(self, text: str) -> str:
         """``text`` without the secrets in it; all of it goes if it is itself a secret or a piece of one."""
         folded = text.casefold().strip()
-        if folded in self._values or (len(folded) >= _TELLING and any(folded in value for value in self._values)):
+        if (
+            not self.known
+            or folded in self._values
+            or (len(folded) >= _TELLING and any(folded in value for value in self._values))
+        ):
             return REDACTED
         found = [v for v in self._values if len(v) >= _TELLING and v in folded]
         for value in sorted(found, key=len, reverse=True):

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import threading
 from concurrent.futures import Future
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -38,7 +39,7 @@ class _Entry:
 
     def done(self) -> None:
         if self.waiter is not None and self.fault is not None:
-            self.waiter.set_exception(self.fault)
+            self.waiter.set_exception(_again(self.fault))
         elif self.waiter is not None:
             self.waiter.set_result(None)
 
@@ -110,7 +111,7 @@ class Recorder:
     def _submit(self, event: Event) -> Future[None] | None:
         finish = event if isinstance(event, RunFinished) else None
         if finish is None and (damage := self._damaged.get(event.run)) is not None:
-            raise damage
+            raise _again(damage)
         waiter = _waiter() if isinstance(event, RunStarted | RunFinished) else None
         try:
             entry = _Entry(event.run, self._encoder.encode(event), finish, waiter)
@@ -207,9 +208,9 @@ class Recorder:
         if self._on_failure == "fail":
             for entry in lost:
                 entry.fault = fault
-                self._damaged[entry.run] = fault
-            for entry in lost:
-                if entry.finish is not None:  # its end was tried, so nothing more will come
+                if entry.waiter is None:  # nobody hears of it now, so whoever records next for the run shall
+                    self._damaged[entry.run] = fault
+                elif entry.finish is not None:
                     self._damaged.pop(entry.run, None)
         for entry in group:
             entry.done()
@@ -235,6 +236,13 @@ def _waiter() -> Future[None]:
     waiter: Future[None] = Future()
     waiter.set_running_or_notify_cancel()  # a cancelled caller stops waiting; the record is written all the same
     return waiter
+
+
+def _again(fault: StoreError) -> StoreError:
+    """A copy to raise: one error raised in many tasks at once would mix their tracebacks."""
+    fresh = copy(fault)
+    fresh.__cause__ = fault.__cause__
+    return fresh
 
 
 def _as_failed(finish: RunFinished, fault: StoreError) -> RunFinished:

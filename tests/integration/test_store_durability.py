@@ -1,0 +1,132 @@
+"""Real processes that are killed while they write, and two that write at once."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fslm_core.store import TraceStore
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+
+WRITER = """
+import asyncio, sys
+from pydantic import BaseModel, Field
+from fslm_core.events import MessageEmitted, RunFinished, RunStarted
+from fslm_core.message import Attempt, Message, node_id
+from fslm_core.schema import content_id
+from fslm_core.store import TraceStore
+
+class Note(BaseModel):
+    text: str = Field(max_length=9000)
+
+def message(run, step, text):
+    note = Note(text=text)
+    return Message(step, note, node_id(run, step), content_id(note), attempts=(Attempt(0, None, text),))
+
+def tell(word, run):
+    print(word, run, flush=True)
+
+async def lane(recorder, name, count):
+    for number in range(count):
+        run = f"{name}-{number:04}"
+        await recorder.record(RunStarted(run, "notes", message(run, "input", "x" * 500), 0, float(number)))
+        tell("started", run)
+        for step in ("a", "b", "c"):
+            await recorder.record(MessageEmitted(run, message(run, step, f"{run} {step} " + "y" * 3000)))
+        await recorder.record(RunFinished(run, "notes", "succeeded", number + 1.0, 1.0, message(run, "output", run)))
+        tell("finished", run)
+
+async def main(path, name, count):
+    with TraceStore.open(path, content="full") as store:
+        if not count:
+            await store.recorder().record(RunStarted(name, "notes", message(name, "input", "x"), 0, 1.0))
+            tell("started", name)
+            sys.stdin.read()
+        await asyncio.gather(*(lane(store.recorder(), f"{name}{i}", count) for i in range(4)))
+
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+"""
+
+
+def writer(path: Path, name: str, count: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), name, str(count)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def killed_after(path: Path, name: str, lines: int) -> list[tuple[str, str]]:
+    """What a writer said, of which it had said ``lines`` lines when it was killed."""
+    process = writer(path, name, 1000)
+    assert process.stdout
+    said = [process.stdout.readline() for _ in range(lines)]
+    process.send_signal(signal.SIGKILL)
+    rest, _ = process.communicate()
+    said += rest.splitlines(keepends=True)
+    assert process.returncode == -signal.SIGKILL
+    return [(word, run) for line in said if line.endswith("\n") for word, run in [line.split()]]
+
+
+def test_what_was_said_to_be_there_is_there_after_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "trace.db"
+    chance = random.Random(7)
+    finished: set[str] = set()
+    started: set[str] = set()
+    for round_ in range(20):
+        said = killed_after(path, f"p{round_:02}", chance.randint(1, 60))
+        started |= {run for word, run in said if word == "started"}
+        finished |= {run for word, run in said if word == "finished"}
+        with TraceStore.open(path, content="full") as store:
+            stored = {row.id: row.status for row in store.runs(limit=100_000)}
+        assert started <= stored.keys()
+        assert {stored[run] for run in finished} <= {"succeeded"}
+        assert set(stored.values()) <= {"succeeded", "interrupted"}
+    assert finished and "interrupted" in stored.values()
+    with TraceStore.open(path, readonly=True) as reader:
+        for run in finished:
+            whole = reader.run(run)
+            assert [node.step for node in whole.nodes] == ["a", "b", "c"]
+            assert all(node.content and node.content.data["text"].startswith(run) for node in whole.nodes)
+            assert whole.output and whole.output.data == {"text": run}
+
+
+def test_a_living_process_keeps_its_runs(tmp_path: Path) -> None:
+    path = tmp_path / "trace.db"
+    process = writer(path, "p", 0)
+    assert process.stdout and process.stdout.readline() == "started p\n"
+    with TraceStore.open(path, content="full") as store:
+        assert store.run("p").row.status == "running"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with TraceStore.open(path, readonly=True) as reader:  # seen at once, though nobody has marked it yet
+        assert reader.run("p").row.status == "interrupted"
+        assert statuses(path) == ["running"]
+    with TraceStore.open(path, content="full"):
+        assert statuses(path) == ["interrupted"]
+
+
+def statuses(path: Path) -> list[str]:
+    """What the file itself says."""
+    connection = sqlite3.connect(path)
+    try:
+        return [status for (status,) in connection.execute("SELECT status FROM runs")]
+    finally:
+        connection.close()
+
+
+def test_two_processes_write_one_database(tmp_path: Path) -> None:
+    path = tmp_path / "trace.db"
+    both = [writer(path, name, 10) for name in ("p", "q")]
+    for process in both:
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+        assert said.count("finished") == 40
+    with TraceStore.open(path, readonly=True) as reader:
+        rows = reader.runs(limit=1000)
+    assert len(rows) == 80 and {row.status for row in rows} == {"succeeded"}
