@@ -32,6 +32,7 @@
     ├── DeadlineExceeded           the time allowed has passed
     ├── StoreError                 the trace database
     └── TrainError                 a recipe, its data, or a training run
+        └── TrainInterrupted         Ctrl-C in a training run; a checkpoint was saved
 
 Every error has a stable ``code``, says *what* failed, *where*, what was *found* and *expected*, and what to
 do *next*; ``exit_code`` is what the command line returns for it.
@@ -357,3 +358,10 @@ class TrainError(FslmError):
 
     code = "train"
     exit_code = 2
+
+
+class TrainInterrupted(TrainError):
+    """Training was stopped by Ctrl-C; the text says where it stands and how to go on."""
+
+    code = "train-interrupted"
+    exit_code = 130

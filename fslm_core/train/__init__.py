@@ -1,0 +1,23 @@
+"""Tuning one stage: a recipe in, an adapter folder out. Nothing here imports torch before it is used."""
+
+from __future__ import annotations
+
+from .progress import Estimated, Event, Judged, Noted, Progress, Saved, Stepped, Working, silent
+from .recipe import Recipe, load_recipe
+from .run import TrainResult, run_recipe
+
+__all__ = [
+    "Estimated",
+    "Event",
+    "Judged",
+    "Noted",
+    "Progress",
+    "Recipe",
+    "Saved",
+    "Stepped",
+    "TrainResult",
+    "Working",
+    "load_recipe",
+    "run_recipe",
+    "silent",
+]

@@ -1,0 +1,328 @@
+"""The training loop: the transformers ``Trainer`` with our loss, our order of batches and our checkpoints.
+
+The whole run is one pass over the plan's batches, so where a run stands is one number, and the order of the
+data depends on no generator's state. The Trainer keeps the optimiser, the schedule, clipping, the random state
+and their checkpoints. A checkpoint counts once its ``fslm.json`` is written, which happens last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from ..errors import TrainInterrupted
+from .model import lora_tensors, put_tensors
+from .objective import Objective
+from .plan import Plan
+from .progress import Judged, Progress, Saved, Stepped
+from .recipe import Recipe
+
+MARK = "fslm.json"
+BEST = "best.safetensors"
+
+
+@dataclass
+class State:
+    """What a run knows beside the Trainer's own state; goes into every checkpoint.
+
+    Attributes:
+        recipe: digest of all the run depends on; a checkpoint of another is refused.
+        losses: one ``{"step", "epoch", "loss", "lr"}`` a step.
+        scores: one dict for each epoch that was judged.
+        best: index into ``scores``, or None.
+        seconds: spent in steps, over all sessions.
+        tokens: of the rows trained on.
+    """
+
+    recipe: str
+    step: int = 0
+    losses: list[dict[str, float]] = field(default_factory=list)
+    scores: list[dict[str, float]] = field(default_factory=list)
+    best: int | None = None
+    seconds: float = 0.0
+    tokens: int = 0
+
+
+class _Batches(Dataset[dict[str, tuple[int, ...]]]):
+    def __init__(self, plan: Plan) -> None:
+        self._batches = plan.batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> dict[str, tuple[int, ...]]:
+        return {"rows": self._batches[index]}
+
+
+class _Trainer(Trainer):  # type: ignore[misc]
+    """Our loss and our order; everything else is the Trainer's."""
+
+    def __init__(self, objective: Objective, **arguments: Any) -> None:
+        super().__init__(model=objective.model, data_collator=lambda batch: batch[0], **arguments)
+        self._objective = objective
+        self.last_loss = 0.0
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
+        loss = self._objective.loss(inputs["rows"])
+        self.last_loss = float(loss.detach())
+        return loss
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return SequentialSampler(self.train_dataset)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        return 0
+
+
+class Run:
+    """One training run, new or resumed.
+
+    Args:
+        folder: where checkpoints, the best adapter and logs go.
+        judge: scores the model as it stands.
+        lengths: tokens of each row, for the speed told.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        plan: Plan,
+        recipe: Recipe,
+        *,
+        state: State,
+        folder: Path,
+        judge: Callable[[], dict[str, float]],
+        lengths: Sequence[int],
+        progress: Progress,
+    ) -> None:
+        self.objective = objective
+        self.plan = plan
+        self.recipe = recipe
+        self.state = state
+        self.folder = folder
+        self._judge = judge
+        self._lengths = lengths
+        self._progress = progress
+
+    def train(self, checkpoint: Path | None) -> None:
+        """Train to the end, from ``checkpoint`` if there is one; the best epoch's tensors are in ``BEST`` then.
+
+        Raises:
+            TrainInterrupted: Ctrl-C; a checkpoint was written if a step was done.
+        """
+        with _quiet(), _until_interrupted() as interrupted:
+            if checkpoint is not None and self.to_judge:  # stopped between an epoch's last step and its score
+                self._judge_resumed(checkpoint)
+            if self.state.step == len(self.plan.batches):
+                return
+            watch = _Watch(self, interrupted)
+            trainer = _Trainer(
+                self.objective,
+                args=self._arguments(),
+                train_dataset=_Batches(self.plan),
+                callbacks=[watch],
+            )
+            watch.trainer = trainer
+            trainer.pop_callback(PrinterCallback)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if interrupted.is_set():
+            raise interrupted_at(self.state.step, len(self.plan.batches))
+
+    def _judge_resumed(self, checkpoint: Path) -> None:
+        from safetensors.torch import load_file
+
+        put_tensors(self.objective.model, load_file(checkpoint / "adapter_model.safetensors"))
+        try:
+            self.judged()
+        except Stopped:
+            raise interrupted_at(self.state.step, len(self.plan.batches)) from None
+
+    def _arguments(self) -> TrainingArguments:
+        optim, steps = self.recipe.optim, len(self.plan.batches)
+        names = {"linear": "linear", "cosine": "cosine", "wsd": "warmup_stable_decay"}
+        return TrainingArguments(
+            output_dir=str(self.folder),
+            num_train_epochs=1,
+            per_device_train_batch_size=1,
+            learning_rate=optim.lr,
+            lr_scheduler_type=names[optim.schedule],
+            lr_scheduler_kwargs={"num_decay_steps": round(optim.decay * steps)} if optim.schedule == "wsd" else None,
+            warmup_steps=max(1, round(optim.warmup * steps)),
+            weight_decay=optim.weight_decay,
+            max_grad_norm=optim.grad_clip,
+            optim="adamw_torch",
+            seed=self.recipe.seed,
+            use_cpu=self.objective.device.type == "cpu",
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+        )
+
+    # What the watch calls, in this order.
+
+    def stepped(self, loss: float, lr: float, seconds: float) -> None:
+        """Note one step."""
+        state = self.state
+        rows = self.plan.batches[state.step]
+        epoch = next(e for e, end in enumerate(self.plan.ends, start=1) if state.step < end)
+        state.step += 1
+        state.seconds += seconds
+        state.tokens += sum(self._lengths[row] for row in rows)
+        state.losses.append({"step": state.step, "epoch": epoch, "loss": round(loss, 6), "lr": lr})
+        steps = len(self.plan.batches)
+        left = (steps - state.step) * state.seconds / state.step
+        self._progress(Stepped(state.step, steps, epoch, loss, lr, state.tokens / max(state.seconds, 1e-9), left))
+
+    def saved(self) -> None:
+        """Make the checkpoint just written count, and drop older ones."""
+        place = self.folder / f"checkpoint-{self.state.step}"
+        write_whole(place / MARK, json.dumps(asdict(self.state)).encode())
+        for other in self.folder.glob("checkpoint-*"):
+            if other != place:
+                shutil.rmtree(other, ignore_errors=True)
+        self._progress(Saved(self.state.step, place))
+
+    def judged(self) -> None:
+        """Score the epoch that has just ended, and keep its tensors if it is the best so far."""
+        from safetensors.torch import save
+
+        state = self.state
+        scores = self._judge()
+        state.scores.append(scores)
+        best = state.best is None or _rank(scores) > _rank(state.scores[state.best])
+        if best:
+            state.best = len(state.scores) - 1
+            write_whole(self.folder / BEST, save(lora_tensors(self.objective.model)))
+        mark = self.folder / f"checkpoint-{state.step}" / MARK
+        write_whole(mark, json.dumps(asdict(state)).encode())
+        self._progress(Judged(len(state.scores), scores, best))
+
+    @property
+    def to_judge(self) -> bool:
+        """True at the end of an epoch that has no score yet."""
+        ended = sum(end <= self.state.step for end in self.plan.ends)
+        return ended > len(self.state.scores)
+
+
+def _rank(scores: dict[str, float]) -> tuple[float, float]:
+    """Exact first; between equals the sum of field scores; the earlier epoch stays between full equals."""
+    return scores["exact"], sum(v for name, v in scores.items() if name.startswith("field."))
+
+
+class _Watch(TrainerCallback):  # type: ignore[misc]
+    """Times steps, asks for checkpoints, has epochs judged and stops at Ctrl-C."""
+
+    def __init__(self, run: Run, interrupted: threading.Event) -> None:
+        self._run = run
+        self._interrupted = interrupted
+        self._begun = 0.0
+        self._lr = 0.0
+        self._saved = time.monotonic()
+        self.trainer: _Trainer | None = None
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._begun = time.monotonic()
+        self._lr = float(kwargs["optimizer"].param_groups[0]["lr"])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        assert self.trainer is not None
+        self._run.stepped(self.trainer.last_loss, self._lr, time.monotonic() - self._begun)
+        due = time.monotonic() - self._saved > 60 * self._run.recipe.checkpoint_minutes
+        stop = self._interrupted.is_set()
+        control.should_save = due or stop or self._run.to_judge
+        control.should_training_stop = stop or self._run.state.step == len(self._run.plan.batches)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._run.saved()
+        self._saved = time.monotonic()
+        if self._run.to_judge and not self._interrupted.is_set():
+            with contextlib.suppress(Stopped):
+                self._run.judged()
+        control.should_training_stop = control.should_training_stop or self._interrupted.is_set()
+
+
+class Stopped(Exception):
+    """Raised in the middle of a judgement when Ctrl-C was pressed; the checkpoint before it stands."""
+
+
+_flag = threading.Event()
+
+
+def stop_if_asked() -> None:
+    """Leave a long piece of work when Ctrl-C was pressed."""
+    if _flag.is_set():
+        raise Stopped
+
+
+def interrupted_at(step: int, steps: int) -> TrainInterrupted:
+    """The error that ends an interrupted run."""
+    return TrainInterrupted(
+        f"training was stopped at step {step} of {steps}; a checkpoint holds all that was done",
+        hint="go on with the same command and --resume",
+    )
+
+
+@contextlib.contextmanager
+def _until_interrupted() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into a flag looked at after each step; a second one interrupts at once."""
+    _flag.clear()
+    if threading.current_thread() is not threading.main_thread():
+        yield _flag
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(*_: object) -> None:
+        _flag.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield _flag
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No word from transformers on the host's screen."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def latest(folder: Path) -> tuple[Path, State] | None:
+    """The newest checkpoint that was written whole, and its state; None where there is none."""
+    marks = sorted(folder.glob(f"checkpoint-*/{MARK}"), key=lambda p: int(p.parent.name.partition("-")[2]))
+    if not marks:
+        return None
+    return marks[-1].parent, State(**json.loads(marks[-1].read_text(encoding="utf-8")))
+
+
+def write_whole(path: Path, raw: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(raw)
+    part.replace(path)
+
+
+__all__ = ["BEST", "Run", "State", "Stopped", "interrupted_at", "latest", "stop_if_asked", "write_whole"]

@@ -1,0 +1,124 @@
+"""The model in training: the base in a precision this machine is fast in, and a LoRA in float32 on top."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import TrainError
+from .recipe import Lora
+
+
+def best_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it (CUDA, AMX, AVX-512 BF16), float32 elsewhere.
+
+    A CPU without such instructions emulates bfloat16: on AVX2, forward products were 8 times and backward
+    products 60 times slower than float32.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16
+    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def load_base(path: Path, device: torch.device) -> Any:
+    """Load the base's weights, frozen. It says nothing on the screen.
+
+    Raises:
+        CheckpointError: the weights cannot be read, or not all are there.
+    """
+    from ..backends.torch.models import Resident
+
+    model = Resident(path, device).model.to(best_dtype(device))
+    model.requires_grad_(False)
+    return model
+
+
+def add_lora(base: Any, lora: Lora, *, checkpoint: str, seed: int) -> tuple[Any, int]:
+    """Put a fresh LoRA on the base; returns the PEFT model and how many of the lowest layers stay bare.
+
+    Raises:
+        TrainError: the base has no module of a name in ``lora.targets``.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    names = {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)}
+    if absent := sorted(set(lora.targets) - names):
+        raise TrainError(
+            "lora.targets names modules the base does not have", found=", ".join(absent), expected=", ".join(sorted(names))
+        )
+    total = base.config.get_text_config().num_hidden_layers
+    frozen = 0 if lora.layers is None else max(0, total - lora.layers)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+        layers_to_transform=list(range(frozen, total)) if frozen else None,
+    )
+    torch.manual_seed(seed)
+    model = get_peft_model(base, config)
+    config.base_model_name_or_path = checkpoint
+    return model, frozen
+
+
+def lora_tensors(model: Any) -> dict[str, Tensor]:
+    """The adapter's tensors by the names PEFT saves them under, in float32, on the CPU."""
+    from peft import get_peft_model_state_dict
+
+    return {name: t.detach().to("cpu", torch.float32).clone() for name, t in get_peft_model_state_dict(model).items()}
+
+
+def put_tensors(model: Any, tensors: dict[str, Tensor]) -> None:
+    """Set the adapter's tensors; all of them must be there.
+
+    Raises:
+        TrainError: the names are not those of this model's adapter.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    own = get_peft_model_state_dict(model)
+    if own.keys() != tensors.keys():
+        raise TrainError("a checkpoint belongs to another recipe", hint="train from the start: leave out --resume")
+    set_peft_model_state_dict(model, tensors)
+
+
+@contextmanager
+def as_shipped(model: Any) -> Iterator[None]:
+    """Within this, the model is what will be shipped: evaluation mode, adapter rounded to bfloat16."""
+    exact = lora_tensors(model)
+    put_tensors(model, {name: t.to(torch.bfloat16).to(torch.float32) for name, t in exact.items()})
+    model.eval()
+    try:
+        yield
+    finally:
+        put_tensors(model, exact)
+        model.train()
+
+
+def write_adapter(model: Any, tensors: dict[str, Tensor], folder: Path) -> str:
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors`` (bfloat16); returns the latter's SHA-256 (hex).
+
+    The same tensors give the same bytes.
+    """
+    from safetensors.torch import save
+
+    config = model.peft_config["default"].to_dict()
+    plain = {k: sorted(v) if isinstance(v, set) else v for k, v in sorted(config.items())}
+    plain["inference_mode"] = True
+    text = json.dumps(plain, indent=2, default=str)
+    (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+    raw = save({k: t.to(torch.bfloat16).contiguous() for k, t in sorted(tensors.items())}, metadata={"format": "pt"})
+    (folder / "adapter_model.safetensors").write_bytes(raw)
+    return hashlib.sha256(raw).hexdigest()
+
+
+__all__ = ["add_lora", "as_shipped", "best_dtype", "load_base", "lora_tensors", "put_tensors", "write_adapter"]

@@ -1,0 +1,232 @@
+"""The loss of one stage's training, computed only where it has to be.
+
+Three things are never computed twice or in vain, and none of them changes the result:
+
+- the head runs at target positions alone (a vocabulary of 49,152 costs as much as three layers);
+- what all prompts begin with (the chat template's opening and the static part of the prompt) goes through the
+  layers once a batch, and every row attends to it;
+- layers below the lowest adapted one are frozen, so a row's hidden state above them is computed once for all
+  epochs, and no gradient flows through them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Ids = tuple[int, ...]
+_SPLIT = frozenset({"llama"})
+"""Architectures whose layers may be called one by one as :meth:`Objective._through` does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A row as token ids; ``target`` ends with the end token. ``weight`` multiplies its loss."""
+
+    prompt: Ids
+    target: Ids
+    weight: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.target)
+
+
+class Objective:
+    """Computes the mean cross-entropy of target tokens, each weighted by its row.
+
+    Args:
+        model: a PEFT model on a causal language model.
+        examples: all rows of the training run.
+        frozen: how many of the lowest layers hold no adapter.
+        cache_bytes: how much memory the frozen layers' results may take; above it they are computed anew.
+    """
+
+    def __init__(self, model: Any, examples: Sequence[Example], *, frozen: int, cache_bytes: int = 4 << 30) -> None:
+        self.model = model
+        self.base = model.get_base_model()
+        self.decoder = self.base.get_decoder()
+        self.examples = examples
+        split = self.base.config.model_type in _SPLIT
+        self.prefix = common_prefix([e.prompt for e in examples]) if split else ()
+        self.frozen = frozen if split else 0
+        self._hidden: list[Tensor] | None = None
+        self._prefix_hidden: Tensor | None = None
+        tokens = sum(len(e) - len(self.prefix) for e in examples)
+        self.caches = self.frozen > 0 and tokens * self.base.config.hidden_size * 4 <= cache_bytes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.base.parameters()).device
+
+    def prepare(self, batches: Iterable[Sequence[int]]) -> Iterable[int]:
+        """Run all rows through the frozen layers; yields the number of rows done so far.
+
+        Does nothing, and yields nothing, where no layer is frozen or the results would not fit into memory.
+        """
+        if not self.caches:
+            return
+        hidden: list[Tensor] = [torch.empty(0)] * len(self.examples)
+        done = 0
+        for rows in batches:
+            with torch.no_grad():
+                prefix, out = self._through(0, self.frozen, *self._embedded(rows))
+            self._prefix_hidden = prefix
+            for i, row in enumerate(rows):
+                hidden[row] = out[i, : self._length(row)].clone()
+            done += len(rows)
+            yield done
+        self._hidden = hidden
+
+    def time_steps(self, batches: Sequence[Sequence[int]]) -> tuple[float, float]:
+        """Run forward and backward over ``batches``, then forget the gradients.
+
+        Returns:
+            Seconds in all, and the part of it spent in frozen layers.
+        """
+        self.model.train()
+        lower = 0.0
+        begun = time.perf_counter()
+        for rows in batches:
+            if self.frozen:
+                start = time.perf_counter()
+                with torch.no_grad():
+                    self._through(0, self.frozen, *self._embedded(rows))
+                lower += time.perf_counter() - start
+            self.loss(rows).backward()
+        self.model.zero_grad(set_to_none=True)
+        return time.perf_counter() - begun - lower, lower
+
+    def loss(self, rows: Sequence[int]) -> Tensor:
+        """Return the loss of a batch: a scalar, the weighted mean over its target tokens."""
+        places, labels, weights = self._targets(rows)
+        hidden = self._last(rows).flatten(0, 1)[places]
+        logits = self.base.get_output_embeddings()(self.decoder.norm(hidden)) if self._splits else self._head(hidden)
+        each = functional.cross_entropy(logits.float(), labels, reduction="none")
+        return (each * weights).sum() / weights.sum()
+
+    @property
+    def _splits(self) -> bool:
+        return self.base.config.model_type in _SPLIT
+
+    def _head(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.base.get_output_embeddings()(hidden)
+        return logits
+
+    def _length(self, row: int) -> int:
+        """Tokens of a row that enter the model: all but the shared prefix and the end token."""
+        return len(self.examples[row]) - len(self.prefix) - 1
+
+    def _ids(self, rows: Sequence[int]) -> Tensor:
+        longest = max(map(self._length, rows))
+        ids = torch.zeros((len(rows), longest), dtype=torch.long)
+        for i, row in enumerate(rows):
+            example = self.examples[row]
+            own = (example.prompt + example.target)[len(self.prefix) : -1]
+            ids[i, : len(own)] = torch.tensor(own)
+        return ids.to(self.device)
+
+    def _targets(self, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Where in the flattened batch a target token is predicted, which one, and its weight."""
+        longest = max(map(self._length, rows))
+        places: list[int] = []
+        labels: list[int] = []
+        weights: list[float] = []
+        for i, row in enumerate(rows):
+            example = self.examples[row]
+            first = i * longest + len(example.prompt) - len(self.prefix) - 1
+            places += range(first, first + len(example.target))
+            labels += example.target
+            weights += [example.weight] * len(example.target)
+        device = self.device
+        return (
+            torch.tensor(places, device=device),
+            torch.tensor(labels, device=device),
+            torch.tensor(weights, device=device),
+        )
+
+    def _embedded(self, rows: Sequence[int]) -> tuple[Tensor | None, Tensor]:
+        embed = self.base.get_input_embeddings()
+        prefix = embed(torch.tensor([self.prefix], device=self.device)) if self.prefix else None
+        return prefix, embed(self._ids(rows))
+
+    def _last(self, rows: Sequence[int]) -> Tensor:
+        """The hidden states of a batch after the last layer (before the norm where layers are called one by one)."""
+        if not self._splits:
+            hidden: Tensor = self.decoder(input_ids=self._ids(rows), use_cache=False).last_hidden_state
+            return hidden
+        if self._hidden is not None:
+            own = torch.nn.utils.rnn.pad_sequence([self._hidden[row] for row in rows], batch_first=True)
+            prefix = self._prefix_hidden
+        else:
+            with torch.no_grad():
+                prefix, own = self._through(0, self.frozen, *self._embedded(rows))
+        return self._through(self.frozen, len(self.decoder.layers), prefix, own)[1]
+
+    def _through(self, first: int, last: int, prefix: Tensor | None, own: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Run layers ``first`` to ``last`` (excluded) over the shared prefix, then over the rows that follow it.
+
+        Args:
+            prefix: (1, P, hidden) or None.
+            own: (rows, T, hidden), padded on the right, which a causal model does not see.
+        """
+        start = 0 if prefix is None else prefix.shape[1]
+        size = own.shape[1]
+        places = torch.arange(start + size, device=own.device)[None]
+        cos, sin = self.decoder.rotary_emb(own, places)
+        mask = places[0, start:, None] >= places[0, None, :]
+        for layer in self.decoder.layers[first:last]:
+            shared = _Shared()
+            if prefix is not None:
+                prefix = layer(
+                    prefix,
+                    attention_mask=None,
+                    past_key_values=shared,
+                    position_ids=places[:, :start],
+                    position_embeddings=(cos[:, :start], sin[:, :start]),
+                )
+            own = layer(
+                own,
+                attention_mask=mask[None, None] if start else None,
+                past_key_values=shared,
+                position_ids=places[:, start:],
+                position_embeddings=(cos[:, start:], sin[:, start:]),
+            )
+        return prefix, own
+
+
+class _Shared:
+    """Stands in for a KV cache within one layer: holds the prefix's keys and values, and lets gradients through."""
+
+    def __init__(self) -> None:
+        self._prefix: tuple[Tensor, Tensor] | None = None
+
+    def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        """Take a layer's keys and values (rows, heads, tokens, width); return those to attend to."""
+        if self._prefix is None:
+            self._prefix = (keys, values)
+            return keys, values
+        rows = keys.shape[0]
+        before = [part.expand(rows, -1, -1, -1) for part in self._prefix]
+        return torch.cat([before[0], keys], dim=2), torch.cat([before[1], values], dim=2)
+
+
+def common_prefix(prompts: Sequence[Ids]) -> Ids:
+    """What all prompts begin with, one token short of the shortest, so that every row has a token of its own.
+
+    >>> common_prefix([(1, 2, 3, 4), (1, 2, 3, 5), (1, 2, 3)])
+    (1, 2)
+    """
+    least, most = min(prompts), max(prompts)
+    size = min(map(len, prompts)) - 1
+    same = next((i for i, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), size)
+    return least[: min(same, size)]
+
+
+__all__ = ["Example", "Objective", "common_prefix"]

@@ -1,0 +1,174 @@
+"""A training recipe: one TOML file that says all there is to say about how an adapter came to be.
+
+Paths in it are relative to the recipe. ``--set data.train=/my/rows.jsonl`` overrides any key; a path given that
+way is relative to the current folder.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import TrainError
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+_PATHS = (("data", "train"), ("data", "select"), ("output",))
+_LARGEST_RANK = 8
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(_Section):
+    """Where rows come from. ``select`` names a file of its own; without it a fixed fraction of ``train`` is held back.
+
+    Rows that agree in ``group`` (a dotted path such as ``input.text``) are never torn apart by the split; by
+    default it is the whole input.
+    """
+
+    train: Path
+    select: Path | None = None
+    fraction: Fraction = 0.1
+    group: str | None = None
+    max_rows: int | None = Field(default=None, ge=1)
+    """Train on at most this many rows, drawn by the seed after the split."""
+    select_rows: int | None = Field(default=None, ge=1)
+    """Score each epoch on at most this many selection rows, drawn by their hash."""
+    balance: Literal["none", "sampling", "weights"] = "none"
+    balance_by: str | None = None
+    """An output field. ``sampling`` draws rows so that its values occur equally often, ``weights`` weighs losses."""
+    balance_power: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """1 balances fully; 0.5 goes half way (by the square root of the counts)."""
+
+    @model_validator(mode="after")
+    def _names_a_field(self) -> Data:
+        if (self.balance == "none") != (self.balance_by is None):
+            raise ValueError("balance and balance_by belong together: name the output field to balance by")
+        return self
+
+
+class Lora(_Section):
+    """The adapter's shape. ``layers`` is how many of the topmost layers get one; None is all of them."""
+
+    rank: int = Field(default=8, ge=1, le=_LARGEST_RANK)
+    alpha: float = Field(default=16, gt=0)
+    dropout: Fraction = 0.0
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    layers: int | None = Field(default=None, ge=1)
+
+
+class Optim(_Section):
+    """AdamW, its schedule, and the size of a batch.
+
+    ``warmup`` and ``decay`` are fractions of all steps; ``decay`` is for ``wsd`` (warm up, stay, decay).
+    A batch closes at ``batch_rows`` rows or ``batch_tokens`` tokens, whichever comes first.
+    """
+
+    lr: float = Field(default=1e-3, gt=0)
+    schedule: Literal["linear", "cosine", "wsd"] = "wsd"
+    warmup: Fraction = 0.05
+    decay: Fraction = 0.3
+    weight_decay: float = Field(default=0.0, ge=0)
+    batch_rows: int = Field(default=32, ge=1)
+    batch_tokens: int = Field(default=4096, ge=16)
+    grad_clip: float = Field(default=1.0, gt=0)
+
+
+class TaskScore(_Section):
+    """How an epoch is judged: ``exact`` counts rows whose fields are all right; ``fields`` None means all."""
+
+    metric: Literal["exact"] = "exact"
+    fields: tuple[str, ...] | None = None
+
+
+class Recipe(_Section):
+    """Everything a training run depends on, besides the stage itself and its base."""
+
+    stage: str
+    output: Path
+    data: Data
+    lora: Lora = Lora()
+    optim: Optim = Optim()
+    epochs: int = Field(default=3, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    checkpoint_minutes: float = Field(default=5.0, gt=0)
+    """How often a checkpoint is written between the ends of epochs."""
+    languages: tuple[str, ...] = ()
+    licences: dict[str, str] = {}
+    """Name of a data set or model to its licence; the base's own is added where it is known."""
+    notes: str = ""
+    task_score: TaskScore = TaskScore()
+
+    def plain(self, root: Path) -> dict[str, Any]:
+        """The recipe as JSON data for the record: paths below ``root`` relative, others by file name alone."""
+        data = self.model_dump(mode="json", exclude_none=True)
+        for *sections, key in _PATHS:
+            place = data[sections[0]] if sections else data
+            if key in place:
+                path = Path(place[key])
+                place[key] = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+        return data
+
+
+def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: the TOML file.
+        overrides: ``key=value`` with dotted keys; the value is TOML, or plain text if it is not.
+
+    Raises:
+        TrainError: no such file, not TOML, an unknown key, a value out of range; all problems are listed.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrainError(f"the recipe cannot be read: {error.strerror}", where=str(path)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TrainError(f"the recipe is not TOML: {error}", where=str(path)) from None
+    _resolve_paths(raw, path.parent.resolve())
+    for override in overrides:
+        _set(raw, override)
+    _resolve_paths(raw, Path.cwd())
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        listed = [f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise TrainError(
+            f"the recipe has {len(listed)} problem{'s' * (len(listed) > 1)}",
+            where=str(path),
+            found="; ".join(listed[:5]),
+            hint="see the recipe reference in docs/training.md",
+        ) from None
+
+
+def _resolve_paths(raw: Mapping[str, Any], folder: Path) -> None:
+    for *sections, key in _PATHS:
+        place: Any = raw.get(sections[0]) if sections else raw
+        if isinstance(place, dict) and isinstance(place.get(key), str):
+            place[key] = str(folder / place[key])
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    if not equals or not name.strip():
+        raise TrainError("an override is written key=value", found=override, hint="for example --set data.train=rows.jsonl")
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, key = name.strip().split(".")
+    place = raw
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise TrainError("an override goes through a key that is no section", found=override)
+    place[key] = value
+
+
+__all__ = ["Data", "Lora", "Optim", "Recipe", "TaskScore", "load_recipe"]

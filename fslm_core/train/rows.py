@@ -1,0 +1,204 @@
+"""Rows of training data: read, checked against the stage, split. Everything that is wrong is found before training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from ..errors import FslmError, TrainError, shorten
+from ..schema import Schema, canonical, plain_data, problems_of
+from ..stage import Stage
+from .recipe import Data
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A checked row.
+
+    Attributes:
+        number: its line in the file, counted from 1.
+        target: the output's canonical text.
+        schema: the output schema as this input narrows it.
+    """
+
+    number: int
+    input: BaseModel
+    output: BaseModel
+    target: str
+    schema: Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A file of checked rows, the file's SHA-256 (hex), and how many lines repeat an earlier one."""
+
+    path: Path
+    rows: tuple[Row, ...]
+    sha256: str
+    duplicates: int
+
+
+class Problems:
+    """Counts what is wrong with rows and keeps the first few for the error's text."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: list[str] = []
+
+    def add(self, path: Path, number: int, text: str) -> None:
+        """Note that line ``number`` of ``path`` is wrong."""
+        self.count += 1
+        if len(self.first) < _SHOWN:
+            self.first.append(f"{path.name}, line {number}: {shorten(text, 200)}")
+
+    def refuse(self) -> None:
+        """Raise if there was any problem.
+
+        Raises:
+            TrainError: with the number of problems and the first of them.
+        """
+        if self.count:
+            raise TrainError(
+                f"{self.count} row{'s' * (self.count > 1)} cannot be trained on",
+                found=shorten("; ".join(self.first), 290),
+                expected='{"input": {…}, "output": {…}} that fit the stage\'s models',
+                hint="mend or drop these rows; nothing was trained",
+            )
+
+
+def read_rows(path: Path, stage: Stage[Any, Any], problems: Problems) -> Rows:
+    """Read a JSONL file of ``{"input": …, "output": …}`` and check each row against the stage.
+
+    Args:
+        problems: takes what is wrong; rows with problems are left out.
+
+    Raises:
+        TrainError: the file cannot be read, or holds no row at all.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise TrainError(
+            f"the data cannot be read: {error.strerror}", where=str(path), hint="name another file with --set data.train=FILE"
+        ) from None
+    rows: list[Row] = []
+    seen: Counter[tuple[str, str]] = Counter()
+    for number, line in enumerate(raw.splitlines(), start=1):
+        if not line.strip():
+            continue
+        row = _row(line, number, stage, path, problems)
+        if row is not None:
+            seen[_text(row.input), row.target] += 1
+            rows.append(row)
+    if not rows and not problems.count:
+        raise TrainError("the file holds no rows", where=str(path))
+    return Rows(path, tuple(rows), hashlib.sha256(raw).hexdigest(), len(rows) - len(seen))
+
+
+def _row(line: bytes, number: int, stage: Stage[Any, Any], path: Path, problems: Problems) -> Row | None:
+    try:
+        data = json.loads(line)
+    except ValueError as error:
+        problems.add(path, number, f"not JSON: {error}")
+        return None
+    if not isinstance(data, dict) or not {"input", "output"} <= data.keys():
+        problems.add(path, number, "not an object with input and output")
+        return None
+    models: list[BaseModel] = []
+    for part, kind in (("input", stage.input), ("output", stage.output)):
+        try:
+            models.append(kind.model_validate_json(json.dumps(data[part])))
+        except ValidationError as error:
+            problems.add(path, number, f"{part}: " + "; ".join(map(str, problems_of(error))))
+            return None
+    given, answer = models
+    try:
+        schema = stage.narrowed(given)
+        wrong = schema.problems(plain_data(answer))
+        target = canonical(answer)
+    except FslmError as error:
+        problems.add(path, number, error.what)
+        return None
+    if wrong:
+        problems.add(path, number, "output: " + "; ".join(map(str, wrong)))
+        return None
+    return Row(number, given, answer, target, schema)
+
+
+def split(rows: Rows, data: Data) -> tuple[list[Row], list[Row]]:
+    """Hold back a fixed fraction for selection, by the hash of each row's group; returns (train, select).
+
+    The same row lands on the same side whatever else the file holds.
+    """
+    train: list[Row] = []
+    select: list[Row] = []
+    for row in rows.rows:
+        (select if _share(_group(row, data.group)) < data.fraction else train).append(row)
+    return train, select
+
+
+def subset(rows: Sequence[Row], most: int | None, seed: int) -> list[Row]:
+    """At most ``most`` rows, chosen by hash so that a larger subset holds every smaller one; order is kept."""
+    if most is None or most >= len(rows):
+        return list(rows)
+    ranked = sorted(range(len(rows)), key=lambda i: (_share(f"{seed}\0{_text(rows[i].input)}\0{rows[i].target}"), i))
+    return [rows[i] for i in sorted(ranked[:most])]
+
+
+def class_weights(rows: Sequence[Row], data: Data) -> list[float]:
+    """One weight a row, mean 1: count of the row's class to the power of minus ``balance_power``.
+
+    Raises:
+        TrainError: the output has no such field.
+    """
+    if data.balance_by is None:
+        return [1.0] * len(rows)
+    names = [_value(row, data.balance_by) for row in rows]
+    counts = Counter(names)
+    raw = [counts[name] ** -data.balance_power for name in names]
+    mean = sum(raw) / len(raw)
+    return [weight / mean for weight in raw]
+
+
+def _value(row: Row, field: str) -> str:
+    value = plain_data(row.output)
+    if field not in value:
+        raise TrainError("balance_by names a field the output does not have", found=field, expected=", ".join(value))
+    return json.dumps(value[field])
+
+
+def _group(row: Row, group: str | None) -> str:
+    if group is None:
+        return _text(row.input)
+    data: Any = {"input": row.input.model_dump(mode="json"), "output": plain_data(row.output)}
+    for part in group.split("."):
+        if not isinstance(data, dict) or part not in data:
+            raise TrainError("data.group names a field the rows do not have", found=group)
+        data = data[part]
+    return json.dumps(data, sort_keys=True)
+
+
+def _text(model: BaseModel) -> str:
+    return model.model_dump_json()
+
+
+def _share(text: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:6]) / 2**48
+
+
+def describe(rows: Sequence[Row]) -> Iterator[str]:
+    """Texts that occur both here and elsewhere are the caller's to find; this gives each row's input as text."""
+    return (_text(row.input) for row in rows)
+
+
+__all__ = ["Problems", "Row", "Rows", "class_weights", "describe", "read_rows", "split", "subset"]
