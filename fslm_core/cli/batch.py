@@ -86,8 +86,8 @@ def batch(
         try:
             asyncio.run(passing.go(lines.lines()))
         except KeyboardInterrupt:
-            screen.say(f"interrupted: {_count(rows.done)} done, in {out}")
-            raise typer.Exit(130) from None
+            screen.say(f"{_count(rows.done)} done, in {out}")
+            raise
     took = time.monotonic() - began
     rate = f"{rows.done / took * 60:,.0f} a minute"
     screen.say(f"{_count(rows.done)} in {took:.1f} s ({rate}), {rows.failed} failed, in {out}")

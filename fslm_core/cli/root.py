@@ -34,7 +34,7 @@ VERBS = {
     "plugins": Verb("plugins", "List the plugins, and why one is not loaded; enable or disable one."),
     "models": Verb("models", "List, get, verify or find the base models."),
     "trace": Verb("trace", "Look at what was kept of earlier runs."),
-    "train": Verb("train", "Train one stage by a recipe."),
+    "train": Verb("train", "Train one stage by a recipe; prints the adapter's folder."),
     "doctor": Verb("doctor", "Say what fslm found on this machine, and what is missing."),
 }
 
@@ -49,6 +49,7 @@ EXIT_CODES = {
     130: "interrupted with Ctrl-C",
 }
 
+_INTERRUPTED = 130
 _EPILOG = "\b\n" + "\n".join(["Exit codes", *(f"{code:>5}  {meaning}" for code, meaning in EXIT_CODES.items())])
 
 
@@ -139,10 +140,12 @@ def run(args: list[str]) -> int:
     try:
         code = get_command(app).main(args, prog_name="fslm", standalone_mode=False, obj=session)
         sys.stdout.flush()
+        if code == _INTERRUPTED:  # what Typer makes of Ctrl-C
+            screen.say("interrupted")
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
         screen.say("interrupted")
-        return 130
+        return _INTERRUPTED
     except BrokenPipeError:  # whoever read our output has gone; there is nobody to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -56,6 +56,9 @@ def _run(session: Session, stack: Stack[Any, Any], value: dict[str, Any], seed: 
             screen.show_error(failed)
             _hint(failed.run.id)
             raise typer.Exit(failed.exit_code) from None
+        except KeyboardInterrupt:
+            _hint("last")
+            raise
         screen.result(screen.as_json(plain_data(run.output)))
         _hint(run.id)
 
