@@ -199,6 +199,8 @@ def _bar(node: StoredNode, start: float, span: float) -> Text:
 def _step(run: StoredRun, node: StoredNode, place: int, full: bool) -> Iterator[RenderableType]:
     name = visible(node.step) + (f"[{node.index}]" if node.index else "")
     title = Text.assemble(f"{place} ", (name, "bold"), "  ", _status(node.status))
+    if node.status == "failed" and node.attempt:
+        title.append(f"  try {node.attempt + 1}")
     if not node.tuned and node.status != "skipped":
         title.append("  untuned", style="yellow")
     yield Rule(title, align="left", style="dim")
