@@ -24,6 +24,7 @@ from fslm_core.cli import root
 from fslm_core.train import recipe
 
 HERE = Path(__file__).parent
+NONE = "&ndash;"
 MARK = "<!-- Written by docs/_generate.py from the code; edit the docstrings, not this page. -->"
 
 
@@ -82,8 +83,9 @@ def table(heads: list[str], rows: Iterator[list[str]]) -> Iterator[str]:
 def errors_page() -> Iterator[str]:
     yield "# Errors\n"
     yield (
-        "Everything fslm raises on purpose is an `FslmError`. It says what failed and where, what was found and expected, and"
-        " what to do next; `error.to_dict()` is the same as JSON, and `error.code` never changes its meaning.\n"
+        "Everything fslm raises on purpose is an `FslmError`. It says what failed and where, what was found and"
+        " expected, and what to do next; `error.to_dict()` is the same as JSON, and `error.code` never changes its"
+        " meaning.\n"
     )
     doc = inspect.getdoc(errors) or ""
     tree = doc.split("::\n\n", 1)[1].split("\n\n")[0]
@@ -109,8 +111,8 @@ def settings_page() -> Iterator[str]:
     yield "3. variables: `FSLM_OFFLINE=1`; two underscores go down a level: `FSLM_TRACE__CONTENT=none`,"
     yield "4. arguments: `Engine(settings=settings.load(offline=True))`.\n"
     yield (
-        "`FSLM_CONFIG` names one file to read in place of 1 and 2. Lists are written with commas in variables. A name that fslm"
-        " does not know is an error, in a file as in a variable.\n"
+        "`FSLM_CONFIG` names one file to read in place of 1 and 2. Lists are written with commas in variables. A name"
+        " that fslm does not know is an error, in a file as in a variable.\n"
     )
     yield "```toml"
     yield 'offline = true\ndisable = ["echo"]\n\n[trace]\ncontent = "redacted"\n\n[torch]\nthreads = 2\n'
@@ -134,8 +136,16 @@ def _section(model: type[BaseModel], prefix: str) -> Iterator[str]:
     rows = []
     for name, info in fields:
         key = f"{prefix}{name}"
-        variable = f"`FSLM_{key.upper().replace('.', '__')}`" if model is settings.Settings or prefix else "–"
-        rows.append([f"`{name}`", variable, f"`{_type(info.annotation)}`".replace("|", "\\|"), _default(info), cell(notes.get(name, ""))])
+        variable = f"`FSLM_{key.upper().replace('.', '__')}`" if model is settings.Settings or prefix else NONE
+        rows.append(
+            [
+                f"`{name}`",
+                variable,
+                f"`{_type(info.annotation)}`".replace("|", "\\|"),
+                _default(info),
+                cell(notes.get(name, "")),
+            ]
+        )
     yield from table(["key", "variable", "type", "default", "meaning"], iter(rows))
 
 
@@ -156,7 +166,9 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _type(annotation: Any) -> str:
-    text = annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
+    text = (
+        annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
+    )
     text = re.sub(r"typing\.Annotated\[(tuple\[.*?\]), <[^>]*>\]", r"\1", text)
     text = re.sub(r"\b(typing|pathlib)\.", "", text).replace("tuple[str, ...]", "list[str]")
     return re.sub(r"^Optional\[(.*)\]$", r"\1 | None", text)
@@ -166,7 +178,7 @@ def _default(info: FieldInfo) -> str:
     if info.default_factory is not None:
         return "the platform's own"
     if info.default is None or info.default is PydanticUndefined:
-        return "–"
+        return NONE
     return f"`{json.dumps(info.default)}`"
 
 
@@ -189,7 +201,12 @@ def recipe_page() -> Iterator[str]:
 def _keys(model: type[BaseModel]) -> Iterator[str]:
     notes = _notes(model)
     rows = (
-        [f"`{n}`", f"`{_type(i.annotation)}`".replace("|", "\\|"), "required" if i.is_required() else _default(i), cell(notes.get(n, ""))]
+        [
+            f"`{n}`",
+            f"`{_type(i.annotation)}`".replace("|", "\\|"),
+            "required" if i.is_required() else _default(i),
+            cell(notes.get(n, "")),
+        ]
         for n, i in model.model_fields.items()
         if _model_in(i.annotation) is None
     )

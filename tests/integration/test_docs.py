@@ -77,7 +77,14 @@ def test_python_examples_run(page: Path, folder: Path) -> None:
             if block.language == "python" and block.title is None:
                 exec(code, namespace)
     if (folder / "tests").is_dir():
-        assert pytest.main(["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(folder), str(folder / "tests")]) == 0
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "tests"],
+            env={**os.environ, "PYTHONPATH": "src"},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stdout
 
 
 def commands(page: Path) -> list[Any]:
@@ -97,7 +104,9 @@ def commands(page: Path) -> list[Any]:
 @pytest.mark.parametrize(("command", "said"), [command for page in pages() for command in commands(page.values[0])])
 def test_commands_print_what_the_page_says(command: str, said: object, folder: Path) -> None:
     call = "import sys; from fslm_core.cli import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", call, *shlex.split(command)[1:]], capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [sys.executable, "-c", call, *shlex.split(command)[1:]], capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == said
 
