@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import logging
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
@@ -14,27 +14,27 @@ from pydantic import BaseModel
 from .. import backends
 from ..backends.protocol import Backend, Capabilities
 from ..checkpoints import Progress
-from ..errors import DeadlineExceeded, EngineBusy, EngineStateError, FslmError, RunFailed
-from ..events import Event, RunFinished, RunStarted, TextWritten
-from ..message import Message, node_id
+from ..errors import EngineBusy, EngineStateError, FslmError, RunFailed, StoreError
+from ..events import Event
 from ..plugins import PluginHost
-from ..schema import content_id
 from ..settings import Settings, default
-from ..stack import INPUT, Stack
+from ..stack import Stack
 from ..store import TraceStore
 from .check import Report, check_stack
 from .flow import Driven, from_iterable, in_order
 from .loop import LoopThread
 from .observers import Observers
+from .passage import Listener, Passage, Rooms
 from .prepare import Preparer
-from .run import Outcome, Run, new_run_id
+from .run import Outcome, Run
 from .tools import ToolRunner
-from .walk import Prepared, Walk, read_input
+from .walk import read_input
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
 Content = Literal["full", "redacted", "none"]
 
+log = logging.getLogger("fslm")
 
 
 class Engine:
@@ -113,10 +113,14 @@ class Engine:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.aclose()
 
     def _begin(self) -> None:
@@ -131,20 +135,22 @@ class Engine:
             else asked
         )
         self._store = self._open_store() if self._trace else None
-        self._recorder = self._store.recorder() if self._store is not None else None
-        self._observers = Observers(self.host.observers)
-        self._tools = ToolRunner()
-        self._preparer = Preparer(
-            self._backend, self.host, self.settings, strict=self._strict, progress=self._progress
-        )
+        recorder = self._store.recorder() if self._store is not None else None
+        self._rooms = Rooms(self._backend, self.host, ToolRunner(), recorder, Observers(self.host.observers))
+        self._preparer = Preparer(self._backend, self.host, self.settings, strict=self._strict, progress=self._progress)
         self._slots = asyncio.Semaphore(self.max_in_flight)
         self._at_work: set[asyncio.Task[Any]] = set()
         self._loop = LoopThread("fslm-engine")
 
-    def _open_store(self) -> TraceStore:
-        return TraceStore.open(
-            self.settings.trace_path, content=self._content, on_failure=self.settings.trace.on_failure
-        )
+    def _open_store(self) -> TraceStore | None:
+        on_failure = self.settings.trace.on_failure
+        try:
+            return TraceStore.open(self.settings.trace_path, content=self._content, on_failure=on_failure)
+        except StoreError as error:
+            if on_failure == "fail":
+                raise
+            log.warning("no trace is kept: %s", error)
+            return None
 
     @property
     def _looping(self) -> LoopThread:
@@ -172,10 +178,7 @@ class Engine:
             return  # a forked child owns none of it
         finally:
             loop.close()
-        self._observers.close()
-        self._tools.close()
-        if self._recorder is not None:
-            self._recorder.close()
+        self._rooms.close()
         if self._store is not None:
             self._store.close()
 
@@ -249,7 +252,7 @@ class Engine:
         timeout: float | None,
         *,
         waits: bool,
-        listener: asyncio.Queue[Event | BaseException | None] | None = None,
+        listener: Listener | None = None,
     ) -> Run[Any]:
         task = asyncio.current_task()
         assert task is not None
@@ -265,58 +268,7 @@ class Engine:
                 hint="try again later, use map (which waits), or open the Engine with a larger max_in_flight",
             )
         async with self._slots:
-            return await self._passage(prepared, checked, seed, timeout, listener)
-
-    async def _passage(
-        self,
-        prepared: Prepared,
-        value: BaseModel,
-        seed: int,
-        timeout: float | None,
-        listener: asyncio.Queue[Event | BaseException | None] | None,
-    ) -> Run[Any]:
-        id = new_run_id()
-        stack = prepared.stack
-        given = Message(INPUT, value, node_id=node_id(id, INPUT), content_id=content_id(value), started=time.time())
-        run: Run[Any] = Run(id, stack.name, given, seed)
-        began = time.monotonic()
-        deadline = None if timeout is None else began + timeout
-
-        async def emit(event: Event) -> None:
-            if self._recorder is not None and not isinstance(event, TextWritten):
-                await self._recorder.record(event)
-            self._observers.tell(event)
-            if listener is not None:
-                listener.put_nowait(event)
-
-        async def finish(status: Literal["succeeded", "failed", "cancelled"]) -> None:
-            run.status = status
-            run.seconds = time.monotonic() - began
-            await emit(RunFinished(id, stack.name, status, time.time(), run.seconds, run.result, run.error))
-
-        fingerprints = {name: origin.fingerprint for name, origin in prepared.origins.items()}
-        await emit(RunStarted(id, stack.name, given, seed, time.time(), self._backend.name, fingerprints))
-        walk = Walk(prepared, run, self._backend, self.host, self._tools, emit, deadline, self._recorder is not None)
-        try:
-            async with asyncio.timeout(timeout):
-                run.result = await walk.go()
-        except asyncio.CancelledError:
-            await asyncio.shield(asyncio.ensure_future(finish("cancelled")))
-            raise
-        except (TimeoutError, DeadlineExceeded):
-            run.error = DeadlineExceeded(
-                f"the run did not end within {timeout} s and was stopped", where=f"stack {stack.name}", hint="raise timeout"
-            )
-        except FslmError as error:
-            run.error = error
-        except BaseException as error:
-            run.error = FslmError(f"an error in fslm itself: {type(error).__name__}: {error}", where=f"stack {stack.name}, run {id}")
-            await finish("failed")
-            raise
-        await finish("failed" if run.error else "succeeded")
-        if run.error is not None:
-            raise RunFailed(run, run.error) from run.error
-        return run
+            return await Passage(self._rooms, prepared, checked, seed, timeout, listener).go()
 
     # -- many runs ----------------------------------------------------------------------------------------------
 
@@ -395,6 +347,7 @@ class Engine:
         if concurrency < 1:
             raise EngineStateError("concurrency is out of range", found=concurrency, expected="at least 1")
         await self._preparer.prepare(self._find(stack))
+
         async def one(index: int, value: Any) -> Outcome[Any]:
             try:
                 return Outcome(index, await self._run(stack, value, seed, timeout, waits=True))
@@ -409,7 +362,9 @@ class Engine:
 
     # -- events as they happen ----------------------------------------------------------------------------------
 
-    def stream(self, stack: Stack[Any, Any] | str, input: Any, *, seed: int = 0, timeout: float | None = None) -> Iterator[Event]:
+    def stream(
+        self, stack: Stack[Any, Any] | str, input: Any, *, seed: int = 0, timeout: float | None = None
+    ) -> Iterator[Event]:
         """Run one input and yield its events as they happen, the last of them :class:`RunFinished`.
 
         Ending the loop early cancels the run. A run that fails does not raise: its ``RunFinished`` has the error.
@@ -445,7 +400,7 @@ class Engine:
                 await asyncio.wrap_future(self._looping.submit(events.close()))
 
     async def _stream(self, stack: Any, value: Any, seed: int, timeout: float | None) -> AsyncGenerator[Event, None]:
-        events: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
+        events: Listener = asyncio.Queue()
 
         async def go() -> None:
             try:

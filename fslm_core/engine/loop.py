@@ -93,7 +93,8 @@ class LoopThread:
         else:
             work.close()
             raise EngineStateError(
-                "run, map and stream would block this thread's running event loop", hint="await arun, or use amap and astream"
+                "run, map and stream would block this thread's running event loop",
+                hint="await arun, or use amap and astream",
             )
         ended = threading.Event()
         stop: list[asyncio.Task[Any]] = []

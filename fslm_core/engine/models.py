@@ -110,7 +110,9 @@ def disagreements(stage: Stage[Any, Any], model: Model, base_sha256: str | None)
     if record.base != model.checkpoint.name:
         errors.append(f"the adapter was made for the base {record.base}, not for {model.checkpoint.name}")
     elif base_sha256 and record.base_sha256 and record.base_sha256 != base_sha256:
-        errors.append(f"the adapter was made for other weights of {record.base} ({record.base_sha256[:12]}, here {base_sha256[:12]})")
+        errors.append(
+            f"the adapter was made for other weights of {record.base} ({record.base_sha256[:12]}, here {base_sha256[:12]})"
+        )
     if record.output_schema != stage.schema.id:
         errors.append(f"the output schema of {stage.output.__name__} changed since the adapter was trained")
     if record.template != digest(stage.template.source):
@@ -119,7 +121,7 @@ def disagreements(stage: Stage[Any, Any], model: Model, base_sha256: str | None)
         warnings.append(f"the adapter was trained for the stage {record.stage}")
     if model.allow_untrained:
         return [], [*warnings, *(f"{error} (allowed by allow_untrained)" for error in errors)]
-    hint = f"; train it again, or set allow_untrained for [stages.\"{stage.name}\"]"
+    hint = f'; train it again, or set allow_untrained for [stages."{stage.name}"]'
     return [error + hint for error in errors], warnings
 
 

@@ -1,4 +1,4 @@
-"""Runs the Python function of a tool stage: on the loop, on a thread, or, with a timeout, in a process that can be stopped."""
+"""Runs a tool stage's function: on the loop, on a thread, or, with a timeout, in a process that can be stopped."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ class ToolRunner:
         if not isinstance(scored.output, stage.output):
             found = Problem("tool", f"it returned {type(scored.output).__name__}")
             raise ToolError(
-                f"the tool {stage.name} returned the wrong type", where=where, problems=[found], hint=f"return {stage.output.__name__}"
+                f"the tool {stage.name} returned the wrong type",
+                where=where,
+                problems=[found],
+                hint=f"return {stage.output.__name__}",
             )
         return scored
 
@@ -69,7 +72,9 @@ class ToolRunner:
             self._pool = ProcessPool(max_workers=_WORKERS, context=multiprocessing.get_context("spawn"))
         assert stage.tool is not None
         function: Any = stage.tool.function
-        future = self._pool.schedule(_call, args=(function.__module__, function.__qualname__, canonical(value)), timeout=timeout)
+        future = self._pool.schedule(
+            _call, args=(function.__module__, function.__qualname__, canonical(value)), timeout=timeout
+        )
         try:
             text, confidence = await asyncio.wrap_future(future)
         except asyncio.CancelledError:

@@ -168,7 +168,9 @@ class Walk:
             attempt = replace(attempt, problems=tuple(problems))
             await self._failed(step, attempt)
             raise StageFailedError("the message was refused", where=where, problems=problems, attempts=[attempt])
-        key = digest(SEMANTICS, self.prepared.origins[step.name].fingerprint, canonical(value)) if stage.tool.pure else ""
+        key = (
+            digest(SEMANTICS, self.prepared.origins[step.name].fingerprint, canonical(value)) if stage.tool.pure else ""
+        )
         return self._made(step, scored.output, (attempt,), dict(scored.confidence) or None, key, None)
 
     async def _slm(self, step: Step, value: BaseModel) -> Message[Any]:
@@ -196,7 +198,9 @@ class Walk:
             attempts.append(attempt)
             if content is not None:
                 sampled = str(seed) if stage.decoding.temperature > 0 else None
-                key = digest(SEMANTICS, self.prepared.origins[step.name].fingerprint, canonical(value), schema.id, sampled)
+                key = digest(
+                    SEMANTICS, self.prepared.origins[step.name].fingerprint, canonical(value), schema.id, sampled
+                )
                 narrowed = schema.tree if stage.narrow else None
                 return self._made(step, content, tuple(attempts), _confidence(generation), key, narrowed)
             await self._failed(step, attempt)
@@ -220,7 +224,10 @@ class Walk:
         content: Any = None
         if made.finish_reason == "length":
             problems = [
-                Problem("length", f"the output was cut at {stage.max_tokens} tokens; raise Decoding(max_tokens=…) of {stage.name}")
+                Problem(
+                    "length",
+                    f"the output was cut at {stage.max_tokens} tokens; raise Decoding(max_tokens=…) of {stage.name}",
+                )
             ]
         else:
             parsed = parse(made.text, stage.output, schema)
@@ -285,30 +292,44 @@ def read_input(stack: Stack[Any, Any], value: object) -> Any:
     """
     model = stack.input
     where = f"input of stack {stack.name}"
-    shape = ", ".join(f"{n}: {f.annotation.__name__ if isinstance(f.annotation, type) else f.annotation}" for n, f in model.model_fields.items())
+    shape = ", ".join(
+        f"{n}: {f.annotation.__name__ if isinstance(f.annotation, type) else f.annotation}"
+        for n, f in model.model_fields.items()
+    )
     if isinstance(value, BaseModel) and not isinstance(value, model):
         raise InputError("the input is another model", where=where, found=type(value).__name__, expected=model.__name__)
     if not isinstance(value, BaseModel | Mapping):
-        raise InputError("the input is neither a model nor a mapping", where=where, found=type(value).__name__, expected=f"{model.__name__}({shape})")
+        raise InputError(
+            "the input is neither a model nor a mapping",
+            where=where,
+            found=type(value).__name__,
+            expected=f"{model.__name__}({shape})",
+        )
     try:
         plain = plain_data(value) if isinstance(value, BaseModel) else dict(value)
         unknown = sorted(set(map(str, plain)) - set(model.model_fields))
         if unknown:
-            raise InputError("the input has a field the model does not", where=where, found=", ".join(unknown), expected=shape)
+            raise InputError(
+                "the input has a field the model does not", where=where, found=", ".join(unknown), expected=shape
+            )
         checked = model.model_validate(plain)
         dumps(plain_data(checked)).encode("utf-8")
     except ValidationError as error:
         found = "; ".join(map(str, problems_of(error)))
         raise InputError("the input does not fit", where=where, found=found, expected=shape) from None
     except UnicodeError:
-        raise InputError("the input holds half of a surrogate pair, which is no text", where=where, hint="decode the text properly before you pass it") from None
+        raise InputError(
+            "the input holds half of a surrogate pair, which is no text",
+            where=where,
+            hint="decode the text properly before you pass it",
+        ) from None
     except FslmError as error:
         raise InputError(error.what, where=where, found=error.found, expected=error.expected, hint=error.hint) from None
     return checked
 
 
 def _confidence(made: Generation) -> dict[str, float] | None:
-    """Per top-level field, the product over its decided tokens of the chosen token's probability among those allowed."""
+    """Per top-level field, the product over its decided tokens of their probability among those the grammar allowed."""
     if made.logprobs is None:
         return None
     spans = field_spans(made.text)

@@ -1,0 +1,137 @@
+"""One run from its start to its end: what is told of it, to whom, and that it is on the disk before anyone is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from ..backends.protocol import Backend
+from ..errors import DeadlineExceeded, FslmError, RunFailed
+from ..events import Event, RunFinished, RunStarted, TextWritten
+from ..message import Message, node_id
+from ..plugins import PluginHost
+from ..schema import content_id
+from ..stack import INPUT
+from ..store import Recorder
+from .observers import Observers
+from .run import Run, new_run_id
+from .tools import ToolRunner
+from .walk import Prepared, Walk
+
+Listener = asyncio.Queue[Event | BaseException | None]
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """What an engine's runs share."""
+
+    backend: Backend
+    host: PluginHost
+    tools: ToolRunner
+    recorder: Recorder | None
+    observers: Observers
+
+    def close(self) -> None:
+        """Close what is no backend: that one is closed on the engine's loop."""
+        self.observers.close()
+        self.tools.close()
+        if self.recorder is not None:
+            self.recorder.close()
+
+
+class Passage:
+    """One passage of one input through a prepared stack.
+
+    Args:
+        value: a valid input instance.
+        timeout: seconds, or None.
+        listener: gets every event, text as it is written among them.
+    """
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        prepared: Prepared,
+        value: BaseModel,
+        seed: int,
+        timeout: float | None,
+        listener: Listener | None = None,
+    ) -> None:
+        id = new_run_id()
+        given = Message(INPUT, value, node_id=node_id(id, INPUT), content_id=content_id(value), started=time.time())
+        self.run: Run[Any] = Run(id, prepared.stack.name, given, seed)
+        self._rooms = rooms
+        self._prepared = prepared
+        self._timeout = timeout
+        self._listener = listener
+        self._began = time.monotonic()
+
+    async def go(self) -> Run[Any]:
+        """Run it to its end.
+
+        Raises:
+            RunFailed: it ended without an output; it carries the run.
+            StoreError: it could not be recorded.
+        """
+        rooms, run = self._rooms, self.run
+        deadline = None if self._timeout is None else self._began + self._timeout
+        walk = Walk(
+            self._prepared,
+            run,
+            rooms.backend,
+            rooms.host,
+            rooms.tools,
+            self._emit,
+            deadline,
+            rooms.recorder is not None,
+        )
+        await self._emit(self._start())
+        try:
+            async with asyncio.timeout(self._timeout):
+                run.result = await walk.go()
+        except asyncio.CancelledError:
+            await asyncio.shield(asyncio.ensure_future(self._finish("cancelled")))
+            raise
+        except (TimeoutError, DeadlineExceeded):
+            run.error = DeadlineExceeded(
+                f"the run did not end within {self._timeout} s and was stopped",
+                where=f"stack {run.stack}",
+                hint="raise timeout",
+            )
+        except FslmError as error:
+            run.error = error
+        except BaseException as error:
+            run.error = FslmError(
+                f"an error in fslm itself: {type(error).__name__}: {error}", where=f"stack {run.stack}, run {run.id}"
+            )
+            await self._finish("failed")
+            raise
+        await self._finish("failed" if run.error else "succeeded")
+        if run.error is not None:
+            raise RunFailed(run, run.error) from run.error
+        return run
+
+    def _start(self) -> RunStarted:
+        fingerprints = {name: origin.fingerprint for name, origin in self._prepared.origins.items()}
+        run = self.run
+        return RunStarted(run.id, run.stack, run.input, run.seed, time.time(), self._rooms.backend.name, fingerprints)
+
+    async def _finish(self, status: Literal["succeeded", "failed", "cancelled"]) -> None:
+        run = self.run
+        run.status = status
+        run.seconds = time.monotonic() - self._began
+        await self._emit(RunFinished(run.id, run.stack, status, time.time(), run.seconds, run.result, run.error))
+
+    async def _emit(self, event: Event) -> None:
+        if self._rooms.recorder is not None and not isinstance(event, TextWritten):
+            await self._rooms.recorder.record(event)
+        self._rooms.observers.tell(event)
+        if self._listener is not None:
+            self._listener.put_nowait(event)
+
+
+__all__ = ["Listener", "Passage", "Rooms"]
