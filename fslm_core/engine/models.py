@@ -111,7 +111,8 @@ def disagreements(stage: Stage[Any, Any], model: Model, base_sha256: str | None)
         errors.append(f"the adapter was made for the base {record.base}, not for {model.checkpoint.name}")
     elif base_sha256 and record.base_sha256 and record.base_sha256 != base_sha256:
         errors.append(
-            f"the adapter was made for other weights of {record.base} ({record.base_sha256[:12]}, here {base_sha256[:12]})"
+            f"the adapter was made for other weights of {record.base}"
+            f" ({record.base_sha256[:12]}, here {base_sha256[:12]})"
         )
     if record.output_schema != stage.schema.id:
         errors.append(f"the output schema of {stage.output.__name__} changed since the adapter was trained")
