@@ -24,8 +24,8 @@ app = typer.Typer(add_completion=False)
 
 _CORE = ("fslm-core", "pydantic", "pydantic-settings", "pluggy", "jinja2", "typer", "rich")
 _EXTRAS = {
-    "torch": ("torch", "transformers", "peft", "llguidance", "safetensors", "gguf", "numpy"),
-    "train": ("trl", "matplotlib"),
+    "torch": ("torch", "transformers", "tokenizers", "peft", "llguidance", "safetensors", "numpy"),
+    "train": ("accelerate", "matplotlib"),
 }
 _FLAGS = {
     "amx_tile": "AMX",
