@@ -38,9 +38,9 @@ class ModelRef:
     stage: str = ""
 
     @property
-    def key(self) -> tuple[str, str | None]:
-        """Requests with equal keys may share a batch."""
-        return (self.checkpoint, self.adapter_sha256)
+    def key(self) -> tuple[str, Path | None, Path | None, str | None]:
+        """Requests with equal keys may share a batch; the folder counts, for equal weights may be scaled otherwise."""
+        return (self.checkpoint, self.path, self.adapter, self.adapter_sha256)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("transformers")
-pytest.importorskip("tokenizers")
-
 from fslm_core.backends.torch.encoding import encode, encode_text, end_ids
 from fslm_core.errors import ContextOverflowError
 from fslm_core.prompt import Prompt, Span
+
+pytestmark = pytest.mark.torch
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"

@@ -9,15 +9,17 @@ then is the served model touched.
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import adapter as folders
 from ...errors import AdapterError
+from ...message import digest
 
 if TYPE_CHECKING:
-    from peft import LoraConfig, PeftModel
+    from peft import LoraConfig, LoraModel
     from torch import Tensor
     from transformers import PreTrainedModel
 
@@ -25,6 +27,8 @@ _SHAPE = {"r", "target_modules", "exclude_modules", "rank_pattern", "layers_to_t
 _SCALE = {"lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout", "init_lora_weights", "fan_in_fan_out"}
 _LABELS = {"peft_type", "task_type", "inference_mode", "base_model_name_or_path", "revision", "peft_version"}
 _PLAIN = _SHAPE | _SCALE | _LABELS | {"auto_mapping"}
+_PREFIX = "base_model.model."
+"""What PEFT's files put before the base's own names."""
 _PLAIN_INIT = (True, False, "gaussian", "orthogonal")
 """Ways to initialise that leave the base weights alone; PiSSA, for one, does not."""
 
@@ -65,39 +69,40 @@ def read(path: Path, *, sha256: str | None, checkpoint: str, base: PreTrainedMod
     _refuse_other_base(info, checkpoint)
     config = _config(info)
     _compare(info, _expected(config, base, path))
-    return Adapter("a" + found, config, _tensors(raw, path))
+    name = "a" + digest(found, json.dumps(info.config, sort_keys=True))  # equal weights may be scaled otherwise
+    return Adapter(name, config, _tensors(raw, path))
 
 
-def attach(model: PreTrainedModel | PeftModel, adapter: Adapter) -> PeftModel:
-    """Put a checked adapter beside those ``model`` has already; it is not made active.
+def attach(base: PreTrainedModel, tuner: LoraModel | None, adapter: Adapter) -> LoraModel:
+    """Put a checked adapter into ``base``, beside those its ``tuner`` has already.
 
-    The weights take the base's dtype and device.
+    The weights take the base's dtype and device. Which adapter is active afterwards is for the caller to set.
+
+    Returns:
+        The tuner, made if there was none.
 
     Raises:
-        AdapterError: PEFT did not take every tensor.
+        AdapterError: PEFT did not take every tensor; the base is spoilt.
     """
-    from peft import PeftModel, set_peft_model_state_dict
+    from peft import LoraModel, set_peft_model_state_dict
 
-    if isinstance(model, PeftModel):
-        host = model
-        host.add_adapter(adapter.name, adapter.config, low_cpu_mem_usage=True, autocast_adapter_dtype=False)
+    if tuner is None:
+        tuner = LoraModel(base, adapter.config, adapter.name, low_cpu_mem_usage=True)
     else:
-        host = PeftModel(
-            model, adapter.config, adapter_name=adapter.name, low_cpu_mem_usage=True, autocast_adapter_dtype=False
-        )
-    base: Any = host.get_base_model()
-    tensors = {key: value.to(base.device, base.dtype) for key, value in adapter.tensors.items()}
+        tuner.peft_config[adapter.name] = adapter.config
+        tuner.inject_adapter(base, adapter.name, low_cpu_mem_usage=True)
+    host: Any = base
+    tensors = {key: value.to(host.device, host.dtype) for key, value in adapter.tensors.items()}
     result: Any = set_peft_model_state_dict(host, tensors, adapter_name=adapter.name, low_cpu_mem_usage=True)
     missing = [key for key in result.missing_keys if f".{adapter.name}." in key]
     if missing or result.unexpected_keys:
-        host.delete_adapter(adapter.name)
         raise AdapterError(
             "the adapter could not be loaded whole",
             found=f"missing {missing[:3]}, unexpected {list(result.unexpected_keys)[:3]}",
             hint="make the adapter again with its `train/` recipe",
         )
-    host.eval()
-    return host
+    base.eval()
+    return tuner
 
 
 def _refuse_other_base(info: folders.AdapterInfo, checkpoint: str) -> None:
@@ -149,17 +154,18 @@ def _jsonable(value: object) -> object:
 def _expected(config: LoraConfig, base: PreTrainedModel, path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes PEFT would give this configuration's tensors, found on a copy of the base without weights."""
     import torch
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import LoraModel, get_peft_model_state_dict
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         empty: Any = AutoModelForCausalLM.from_config(base.config)
     _refuse_absent_targets(config, empty, path)
     try:
-        host = PeftModel(empty, config, adapter_name="trial", low_cpu_mem_usage=True, autocast_adapter_dtype=False)
+        LoraModel(empty, config, "trial", low_cpu_mem_usage=True)
     except (ValueError, TypeError, RuntimeError) as error:
         raise AdapterError(f"the adapter does not fit its base: {error}", where=str(path)) from None
-    return {key: tuple(t.shape) for key, t in get_peft_model_state_dict(host, adapter_name="trial").items()}
+    built = get_peft_model_state_dict(empty, adapter_name="trial", save_embedding_layers=False)
+    return {_PREFIX + key: tuple(tensor.shape) for key, tensor in built.items()}
 
 
 def _refuse_absent_targets(config: LoraConfig, empty: Any, path: Path) -> None:

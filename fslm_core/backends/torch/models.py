@@ -23,6 +23,7 @@ class Resident:
     Attributes:
         model: the transformers model, in evaluation mode; which adapter is at work depends on :meth:`use`.
         together: False for models that cannot take rows of different lengths in one batch.
+        broken: True when an adapter was put in only in part; the model must not be used again.
     """
 
     def __init__(self, path: Path, device: torch.device, precision: str = "auto") -> None:
@@ -36,7 +37,8 @@ class Resident:
         self.model.to(device)
         self.device = device
         self.together = _attends_everywhere(self.model)
-        self._host: Any = None
+        self.broken = False
+        self._tuner: Any = None
         self._active: str | None = None
         self._names: dict[tuple[Path, str | None], str] = {}
 
@@ -50,10 +52,10 @@ class Resident:
         if name == self._active:
             return
         if name is None:
-            self._host.base_model.disable_adapter_layers()
+            self._tuner.disable_adapter_layers()
         else:
-            self._host.base_model.enable_adapter_layers()
-            self._host.set_adapter(name, inference_mode=True)
+            self._tuner.enable_adapter_layers()
+            self._tuner.set_adapter(name, inference_mode=True)
         self._active = name
 
     def _name(self, path: Path, ref: ModelRef) -> str:
@@ -61,9 +63,10 @@ class Resident:
         if key not in self._names:
             adapter = adapters.read(path, sha256=ref.adapter_sha256, checkpoint=ref.checkpoint, base=self.model)
             if adapter.name not in self._names.values():
-                self._host = adapters.attach(self._host or self.model, adapter)
-                self._host.base_model.disable_adapter_layers()
-                self._active = None
+                self.broken = True
+                self._tuner = adapters.attach(self.model, self._tuner, adapter)
+                self._tuner.disable_adapter_layers()
+                self._active, self.broken = None, False
             self._names[key] = adapter.name
         return self._names[key]
 

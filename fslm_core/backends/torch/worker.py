@@ -24,7 +24,6 @@ TOKENS_TOGETHER = 65_536
 """The most places in the cache that one batch may reserve, padding included; bounds its memory."""
 
 Letter = Chunk | Generation | FslmError | float
-Key = tuple[Path | None, str | None]
 
 
 class Mailbox:
@@ -77,9 +76,9 @@ class Task:
     """Set by the caller to stop the work, and by the worker when it has sent an error."""
 
     @property
-    def key(self) -> Key:
+    def key(self) -> object:
         """Rows of equal keys may share a batch."""
-        return (self.ref.path, self.ref.adapter_sha256) if self.ref else (None, None)
+        return self.ref and self.ref.key
 
     def stopped(self) -> bool:
         """True if nobody waits for this any more; a passed deadline is told once."""
@@ -110,7 +109,7 @@ class Models:
             AdapterError: the adapter does not fit.
         """
         assert ref.path is not None
-        if ref.path not in self._residents:
+        if ref.path not in self._residents or self._residents[ref.path].broken:
             self._residents[ref.path] = Resident(ref.path, self.device, self.precision)
         resident = self._residents[ref.path]
         resident.use(ref)
