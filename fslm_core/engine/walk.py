@@ -213,11 +213,15 @@ class Walk:
         )
 
     async def _generate(self, step: Step, request: Request) -> Generation:
-        async with aclosing(self.backend.open(request)) as pieces:  # type: ignore[type-var]
-            async for piece in pieces:
-                if isinstance(piece, Generation):
-                    return piece
-                await self.emit(TextWritten(self.run.id, step.name, piece.text))
+        try:
+            async with aclosing(self.backend.open(request)) as pieces:  # type: ignore[type-var]
+                async for piece in pieces:
+                    if isinstance(piece, Generation):
+                        return piece
+                    await self.emit(TextWritten(self.run.id, step.name, piece.text))
+        except BackendError as error:
+            error.where = error.where or self._where(step.name)
+            raise
         raise BackendError("the backend ended without an output", where=self._where(step.name), found=self.backend.name)
 
     def _judge(self, stage: Stage[Any, Any], schema: Schema, made: Generation, index: int) -> tuple[Any, Attempt]:
