@@ -93,9 +93,13 @@ def refuse_taken(output: Path) -> None:
     Raises:
         TrainError: something else is there.
     """
-    if output.exists() and not (output.is_dir() and ((output / "adapter_config.json").exists() or not any(output.iterdir()))):
+    if not output.exists() or (output / "adapter_config.json").is_file():
+        return
+    if not output.is_dir() or any(output.iterdir()):
         raise TrainError(
-            "the place for the adapter is taken by something else", where=str(output), hint="set output to another folder"
+            "the place for the adapter is taken by something else",
+            where=str(output),
+            hint="set output to another folder",
         )
 
 
@@ -122,8 +126,8 @@ def card(record: AdapterRecord, sha256: str) -> str:
     training: Mapping[str, Any] = extra.get("training", {})
     parts = [
         f"# Adapter for `{record.stage}`",
-        f"A LoRA of rank {training.get('rank')} on `{record.base}`, trained by `fslm train`. It writes the output of the"
-        f" stage `{record.stage}` and is of no use without its prompt and schema.",
+        f"A LoRA of rank {training.get('rank')} on `{record.base}`, trained by `fslm train`. It writes the output of"
+        f" the stage `{record.stage}` and is of no use without its prompt and schema.",
         str(record.recipe.get("notes", "")),
         "## Scores",
         "On the selection rows, greedy, under the decoder that serves (shares of all rows):",
@@ -131,7 +135,8 @@ def card(record: AdapterRecord, sha256: str) -> str:
         "These rows chose the epoch, so they flatter; report a test on rows nothing was chosen by.",
         "## Training",
         _table(("what", "value"), [(name.replace("_", " "), _shown(value)) for name, value in training.items()]),
-        f"SHA-256 of the weights: `{sha256}`. The whole recipe is in `fslm.json`; the loss is in `loss.jsonl` and `loss.png`.",
+        f"SHA-256 of the weights: `{sha256}`.",
+        "The whole recipe is in `fslm.json`; the loss is in `loss.jsonl` and `loss.png`.",
         "## Licences",
         _table(("source", "licence"), sorted(record.licences.items())) if record.licences else "Not stated.",
         "## Languages",

@@ -66,12 +66,15 @@ class _Batches(Dataset[dict[str, tuple[int, ...]]]):
         return {"rows": self._batches[index]}
 
 
-class _Trainer(Trainer):  # type: ignore[misc]
+class _Trainer(Trainer):
     """Our loss and our order; everything else is the Trainer's."""
 
-    def __init__(self, objective: Objective, **arguments: Any) -> None:
-        super().__init__(model=objective.model, data_collator=lambda batch: batch[0], **arguments)
+    def __init__(self, objective: Objective, plan: Plan, **arguments: Any) -> None:
+        self._plan = _Batches(plan)
         self._objective = objective
+        super().__init__(
+            model=objective.model, data_collator=lambda batch: batch[0], train_dataset=self._plan, **arguments
+        )
         self.last_loss = 0.0
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
@@ -80,7 +83,7 @@ class _Trainer(Trainer):  # type: ignore[misc]
         return loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return SequentialSampler(self.train_dataset)
+        return SequentialSampler(self._plan)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0
@@ -128,12 +131,7 @@ class Run:
             if self.state.step == len(self.plan.batches):
                 return
             watch = _Watch(self, interrupted)
-            trainer = _Trainer(
-                self.objective,
-                args=self._arguments(),
-                train_dataset=_Batches(self.plan),
-                callbacks=[watch],
-            )
+            trainer = _Trainer(self.objective, self.plan, args=self._arguments(), callbacks=[watch])
             watch.trainer = trainer
             trainer.pop_callback(PrinterCallback)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -224,7 +222,7 @@ def _rank(scores: dict[str, float]) -> tuple[float, float]:
     return scores["exact"], sum(v for name, v in scores.items() if name.startswith("field."))
 
 
-class _Watch(TrainerCallback):  # type: ignore[misc]
+class _Watch(TrainerCallback):
     """Times steps, asks for checkpoints, has epochs judged and stops at Ctrl-C."""
 
     def __init__(self, run: Run, interrupted: threading.Event) -> None:

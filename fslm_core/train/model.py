@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +53,9 @@ def add_lora(base: Any, lora: Lora, *, checkpoint: str, seed: int) -> tuple[Any,
     names = {name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)}
     if absent := sorted(set(lora.targets) - names):
         raise TrainError(
-            "lora.targets names modules the base does not have", found=", ".join(absent), expected=", ".join(sorted(names))
+            "lora.targets names modules the base does not have",
+            found=", ".join(absent),
+            expected=", ".join(sorted(names)),
         )
     total = base.config.get_text_config().num_hidden_layers
     frozen = 0 if lora.layers is None else max(0, total - lora.layers)
@@ -65,7 +68,9 @@ def add_lora(base: Any, lora: Lora, *, checkpoint: str, seed: int) -> tuple[Any,
         layers_to_transform=list(range(frozen, total)) if frozen else None,
     )
     torch.manual_seed(seed)
-    model = get_peft_model(base, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT still asks transformers by an old name
+        model = get_peft_model(base, config)
     config.base_model_name_or_path = checkpoint
     return model, frozen
 

@@ -63,7 +63,8 @@ class Objective:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return next(self.base.parameters()).device
+        weight: Tensor = next(self.base.parameters())
+        return weight.device
 
     def prepare(self, batches: Iterable[Sequence[int]]) -> Iterable[int]:
         """Run all rows through the frozen layers; yields the number of rows done so far.

@@ -47,7 +47,9 @@ def sorted_batches(lengths: Sequence[int], *, rows: int, tokens: int) -> list[tu
     return _cut(sorted(range(len(lengths)), key=lambda i: (lengths[i], i)), lengths, rows, tokens)
 
 
-def _epoch(order: list[int], lengths: Sequence[int], rows: int, tokens: int, rng: random.Random) -> list[tuple[int, ...]]:
+def _epoch(
+    order: list[int], lengths: Sequence[int], rows: int, tokens: int, rng: random.Random
+) -> list[tuple[int, ...]]:
     batches: list[tuple[int, ...]] = []
     for start in range(0, len(order), rows * _POOL):
         pool = sorted(order[start : start + rows * _POOL], key=lambda i: (lengths[i], i))

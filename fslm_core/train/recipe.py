@@ -56,7 +56,7 @@ class Lora(_Section):
     """The adapter's shape. ``layers`` is how many of the topmost layers get one; None is all of them."""
 
     rank: int = Field(default=8, ge=1, le=_LARGEST_RANK)
-    alpha: float = Field(default=16, gt=0)
+    alpha: int = Field(default=16, ge=1)
     dropout: Fraction = 0.0
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     layers: int | None = Field(default=None, ge=1)
@@ -157,7 +157,7 @@ def _resolve_paths(raw: Mapping[str, Any], folder: Path) -> None:
 def _set(raw: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     if not equals or not name.strip():
-        raise TrainError("an override is written key=value", found=override, hint="for example --set data.train=rows.jsonl")
+        raise TrainError("an override is written key=value", found=override, hint="such as --set data.train=rows.jsonl")
     try:
         value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,9 @@ def read_rows(path: Path, stage: Stage[Any, Any], problems: Problems) -> Rows:
         raw = path.read_bytes()
     except OSError as error:
         raise TrainError(
-            f"the data cannot be read: {error.strerror}", where=str(path), hint="name another file with --set data.train=FILE"
+            f"the data cannot be read: {error.strerror}",
+            where=str(path),
+            hint="name another file with --set data.train=FILE",
         ) from None
     rows: list[Row] = []
     seen: Counter[tuple[str, str]] = Counter()
@@ -196,9 +198,4 @@ def _share(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:6]) / 2**48
 
 
-def describe(rows: Sequence[Row]) -> Iterator[str]:
-    """Texts that occur both here and elsewhere are the caller's to find; this gives each row's input as text."""
-    return (_text(row.input) for row in rows)
-
-
-__all__ = ["Problems", "Row", "Rows", "class_weights", "describe", "read_rows", "split", "subset"]
+__all__ = ["Problems", "Row", "Rows", "class_weights", "read_rows", "split", "subset"]

@@ -192,7 +192,7 @@ class _Session:
 
         from ..backends.torch.vocabulary import Vocabulary
         from .judge import judge
-        from .loop import Run, State, latest, stop_if_asked
+        from .loop import Run, State, stop_if_asked
         from .model import add_lora, as_shipped, load_base
         from .objective import Example, Objective
         from .plan import make_plan, sorted_batches
