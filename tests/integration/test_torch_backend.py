@@ -100,7 +100,7 @@ def prompt_ids(folder: Path, request: Request) -> list[int]:
 
 def generated(folder: Path, request: Request) -> list[int]:
     """What transformers itself generates greedily."""
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
     ids = torch.tensor([prompt_ids(folder, request)])
     with torch.inference_mode():
         out = model.generate(
@@ -161,7 +161,7 @@ def _compare_with_a_plain_forward(folder: Path, request: Request, g: Generation)
     from llguidance import LLMatcher, hf
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
     prompt = prompt_ids(folder, request)
     with torch.inference_mode():
         logits = model(torch.tensor([[*prompt, *g.tokens]])).logits[0, len(prompt) - 1 :].float()
@@ -259,7 +259,7 @@ def test_score_is_the_likelihood_of_a_plain_forward(tiny_model: Tiny) -> None:
     request = ask(folder)
     words = ("ORDER", "REFUND now", "")
     found = run(lambda backend: backend.score(request, words))
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     prompt = prompt_ids(folder, request)
     for word, score in zip(words, found, strict=True):
