@@ -127,9 +127,9 @@ runpy.run_module("fslm_core", run_name="__main__")
 
 
 def wait_for(process: subprocess.Popen[str], line: str) -> None:
-    """Read the process's standard error up to a line."""
+    """Read the process's standard error up to a line that holds these words."""
     assert process.stderr is not None
     for read in process.stderr:
-        if read.strip() == line:
+        if line in read:
             return
     raise AssertionError(f"the process ended without saying {line!r}")
