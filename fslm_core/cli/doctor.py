@@ -8,13 +8,13 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from .. import checkpoints
+from ..backends.torch.machine import describe
 from ..errors import FslmError
 from ..settings import user_file
 from . import screen
@@ -99,20 +99,13 @@ def _machine() -> Iterator[tuple[str, str]]:
 
 
 def _torch(missing: list[str]) -> Iterator[tuple[str, str]]:
-    if find_spec("torch") is None:
-        yield "torch", "not installed"
-        return
     try:
-        import torch
+        found = describe()
     except Exception as error:  # a broken build raises anything
         missing.append(f"torch is installed but does not import: {error}")
         yield "torch", "broken"
         return
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    devices = [torch.cuda.get_device_name(i) for i in range(count)]
-    yield "device", ", ".join(["cpu", *(f"cuda:{i} {name}" for i, name in enumerate(devices))])
-    yield "threads", f"{torch.get_num_threads()} within an operation, {torch.get_num_interop_threads()} between"
-    yield "kernels use", torch.backends.cpu.get_cpu_capability()
+    yield from found.items() if found else [("torch", "not installed")]
 
 
 def _versions(missing: list[str]) -> Iterator[tuple[str, str]]:
