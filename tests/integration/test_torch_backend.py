@@ -480,11 +480,17 @@ def test_two_event_loops_in_turn(tiny_model: Tiny) -> None:
         asyncio.run(whole(backend, ask(tiny_model())))
 
 
-def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_first_model_says_what_to_install(
+    tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from fslm_core.backends.torch import extra
 
+    folder = tiny_model()
+    extra.require.cache_clear()
     monkeypatch.setattr(extra, "find_spec", lambda name: None if name == "peft" else object())
-    with pytest.raises(MissingExtraError, match="not installed") as caught:
-        TorchBackend()
-    assert caught.value.hint == "pip install 'fslm-core[torch]'"
-    assert "peft" in str(caught.value.found)
+    for work in (lambda b: b.warm([ModelRef("tiny", folder)]), lambda b: whole(b, ask(folder))):
+        with pytest.raises(MissingExtraError, match="not installed") as caught:
+            run(work)
+        assert caught.value.hint == "pip install 'fslm-core[torch]'"
+        assert "peft" in str(caught.value.found)
+    run(lambda backend: backend.warm([]))
