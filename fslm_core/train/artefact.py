@@ -48,9 +48,7 @@ def _smooth(values: Sequence[float], span: int = 20) -> list[float]:
     return [math.fsum(values[max(0, i + 1 - span) : i + 1]) / min(span, i + 1) for i in range(len(values))]
 
 
-def write_folder(
-    output: Path, *, model: Any, tensors: dict[str, Tensor], record: AdapterRecord, curve: Path
-) -> str:
+def write_folder(output: Path, *, model: Any, tensors: dict[str, Tensor], record: AdapterRecord, curve: Path) -> str:
     """Write the adapter folder beside its place, check it, and put it there in one move.
 
     Args:
@@ -71,6 +69,7 @@ def write_folder(
         raise TrainError(f"the adapter cannot be written: {error.strerror}", where=str(output)) from None
     try:
         made.chmod(0o755)
+        model.peft_config["default"].base_model_name_or_path = record.base  # until now a folder of this machine
         sha256 = write_adapter(model, tensors, made)
         (made / "fslm.json").write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (made / "README.md").write_text(card(record, sha256), encoding="utf-8")

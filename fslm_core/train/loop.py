@@ -136,7 +136,7 @@ class Run:
             trainer.pop_callback(PrinterCallback)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if interrupted.is_set():
-            raise interrupted_at(self.state.step, len(self.plan.batches))
+            raise interruption(self.folder)
 
     def _judge_resumed(self, checkpoint: Path) -> None:
         from safetensors.torch import load_file
@@ -145,7 +145,7 @@ class Run:
         try:
             self.judged()
         except Stopped:
-            raise interrupted_at(self.state.step, len(self.plan.batches)) from None
+            raise interruption(self.folder) from None
 
     def _arguments(self) -> TrainingArguments:
         optim, steps = self.recipe.optim, len(self.plan.batches)
@@ -267,10 +267,13 @@ def stop_if_asked() -> None:
         raise Stopped
 
 
-def interrupted_at(step: int, steps: int) -> TrainInterrupted:
-    """The error that ends an interrupted run."""
+def interruption(folder: Path) -> TrainInterrupted:
+    """The error that ends an interrupted run: it says what a resumed run would go on from."""
+    found = latest(folder)
+    if found is None:
+        return TrainInterrupted("training was stopped before its first checkpoint", hint="start it again")
     return TrainInterrupted(
-        f"training was stopped at step {step} of {steps}; a checkpoint holds all that was done",
+        f"training was stopped; the checkpoint at step {found[1].step} stands",
         hint="go on with the same command and --resume",
     )
 
@@ -323,4 +326,4 @@ def write_whole(path: Path, raw: bytes) -> None:
     part.replace(path)
 
 
-__all__ = ["BEST", "Run", "State", "Stopped", "interrupted_at", "latest", "stop_if_asked", "write_whole"]
+__all__ = ["BEST", "Run", "State", "Stopped", "interruption", "latest", "stop_if_asked", "write_whole"]

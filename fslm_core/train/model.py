@@ -1,4 +1,4 @@
-"""The model in training: the base in a precision this machine is fast in, and a LoRA in float32 on top."""
+"""The model in training: the base as the serving backend loads it, and a LoRA in float32 on top."""
 
 from __future__ import annotations
 
@@ -14,35 +14,27 @@ import torch
 from torch import Tensor
 
 from ..errors import TrainError
+from ..settings import TorchSettings
 from .recipe import Lora
 
 
-def best_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it (CUDA, AMX, AVX-512 BF16), float32 elsewhere.
-
-    A CPU without such instructions emulates bfloat16: on AVX2, forward products were 8 times and backward
-    products 60 times slower than float32.
-    """
-    if device.type == "cuda":
-        return torch.bfloat16
-    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
-
-
-def load_base(path: Path, device: torch.device) -> Any:
-    """Load the base's weights, frozen. It says nothing on the screen.
+def load_base(path: Path, settings: TorchSettings) -> Any:
+    """Load the base as the serving backend would, frozen: same precision, same device, no word on the screen.
 
     Raises:
         CheckpointError: the weights cannot be read, or not all are there.
     """
     from ..backends.torch.models import Resident
 
-    model = Resident(path, device).model.to(best_dtype(device))
+    name = settings.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    model = Resident(path, torch.device(name), settings.precision).model
     model.requires_grad_(False)
     return model
 
 
-def add_lora(base: Any, lora: Lora, *, checkpoint: str, seed: int) -> tuple[Any, int]:
+def add_lora(base: Any, lora: Lora, *, seed: int) -> tuple[Any, int]:
     """Put a fresh LoRA on the base; returns the PEFT model and how many of the lowest layers stay bare.
 
     Raises:
@@ -71,7 +63,6 @@ def add_lora(base: Any, lora: Lora, *, checkpoint: str, seed: int) -> tuple[Any,
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT still asks transformers by an old name
         model = get_peft_model(base, config)
-    config.base_model_name_or_path = checkpoint
     return model, frozen
 
 
@@ -79,7 +70,8 @@ def lora_tensors(model: Any) -> dict[str, Tensor]:
     """The adapter's tensors by the names PEFT saves them under, in float32, on the CPU."""
     from peft import get_peft_model_state_dict
 
-    return {name: t.detach().to("cpu", torch.float32).clone() for name, t in get_peft_model_state_dict(model).items()}
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: t.detach().to("cpu", torch.float32).clone() for name, t in own.items()}
 
 
 def put_tensors(model: Any, tensors: dict[str, Tensor]) -> None:
@@ -90,7 +82,7 @@ def put_tensors(model: Any, tensors: dict[str, Tensor]) -> None:
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    own = get_peft_model_state_dict(model)
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
     if own.keys() != tensors.keys():
         raise TrainError("a checkpoint belongs to another recipe", hint="train from the start: leave out --resume")
     set_peft_model_state_dict(model, tensors)
@@ -126,4 +118,4 @@ def write_adapter(model: Any, tensors: dict[str, Tensor], folder: Path) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-__all__ = ["add_lora", "as_shipped", "best_dtype", "load_base", "lora_tensors", "put_tensors", "write_adapter"]
+__all__ = ["add_lora", "as_shipped", "load_base", "lora_tensors", "put_tensors", "write_adapter"]

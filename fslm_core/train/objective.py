@@ -52,9 +52,9 @@ class Objective:
         self.base = model.get_base_model()
         self.decoder = self.base.get_decoder()
         self.examples = examples
-        split = self.base.config.model_type in _SPLIT
-        self.prefix = common_prefix([e.prompt for e in examples]) if split else ()
-        self.frozen = frozen if split else 0
+        self._split = self.base.config.model_type in _SPLIT
+        self.prefix = common_prefix([e.prompt for e in examples]) if self._split else ()
+        self.frozen = frozen if self._split else 0
         self._hidden: list[Tensor] | None = None
         self._prefix_hidden: Tensor | None = None
         tokens = sum(len(e) - len(self.prefix) for e in examples)
@@ -89,7 +89,7 @@ class Objective:
         """Run forward and backward over ``batches``, then forget the gradients.
 
         Returns:
-            Seconds in all, and the part of it spent in frozen layers.
+            Seconds spent on what is trained, and seconds one pass through the frozen layers took.
         """
         self.model.train()
         lower = 0.0
@@ -102,23 +102,25 @@ class Objective:
                 lower += time.perf_counter() - start
             self.loss(rows).backward()
         self.model.zero_grad(set_to_none=True)
-        return time.perf_counter() - begun - lower, lower
+        return time.perf_counter() - begun - 2 * lower, lower  # the loss read the frozen layers once more
 
     def loss(self, rows: Sequence[int]) -> Tensor:
         """Return the loss of a batch: a scalar, the weighted mean over its target tokens."""
         places, labels, weights = self._targets(rows)
-        hidden = self._last(rows).flatten(0, 1)[places]
-        logits = self.base.get_output_embeddings()(self.decoder.norm(hidden)) if self._splits else self._head(hidden)
-        each = functional.cross_entropy(logits.float(), labels, reduction="none")
+        logits = self._logits(rows, places).float()
+        each = functional.cross_entropy(logits, labels, reduction="none")
         return (each * weights).sum() / weights.sum()
 
-    @property
-    def _splits(self) -> bool:
-        return self.base.config.model_type in _SPLIT
-
-    def _head(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.base.get_output_embeddings()(hidden)
-        return logits
+    def _logits(self, rows: Sequence[int], places: Tensor) -> Tensor:
+        """The logits at ``places`` of the flattened batch: (places, vocabulary)."""
+        logits: Tensor
+        if self._split:
+            logits = self.base.get_output_embeddings()(self.decoder.norm(self._last(rows).flatten(0, 1)[places]))
+            return logits
+        ids = self._ids(rows)
+        columns, own = torch.unique(places % ids.shape[1], return_inverse=True)
+        logits = self.base(input_ids=ids, use_cache=False, logits_to_keep=columns).logits
+        return logits[places // ids.shape[1], own]
 
     def _length(self, row: int) -> int:
         """Tokens of a row that enter the model: all but the shared prefix and the end token."""
@@ -158,10 +160,7 @@ class Objective:
         return prefix, embed(self._ids(rows))
 
     def _last(self, rows: Sequence[int]) -> Tensor:
-        """The hidden states of a batch after the last layer (before the norm where layers are called one by one)."""
-        if not self._splits:
-            hidden: Tensor = self.decoder(input_ids=self._ids(rows), use_cache=False).last_hidden_state
-            return hidden
+        """The hidden states of a batch after the last layer, before the norm: (rows, longest, hidden)."""
         if self._hidden is not None:
             own = torch.nn.utils.rnn.pad_sequence([self._hidden[row] for row in rows], batch_first=True)
             prefix = self._prefix_hidden

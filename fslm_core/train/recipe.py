@@ -6,6 +6,7 @@ way is relative to the current folder.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -105,13 +106,17 @@ class Recipe(_Section):
     task_score: TaskScore = TaskScore()
 
     def plain(self, root: Path) -> dict[str, Any]:
-        """The recipe as JSON data for the record: paths below ``root`` relative, others by file name alone."""
+        """The recipe as JSON data for the record.
+
+        Paths near ``root`` (in it, or in its parent) are written relative to it, others by file name alone.
+        """
         data = self.model_dump(mode="json", exclude_none=True)
         for *sections, key in _PATHS:
             place = data[sections[0]] if sections else data
             if key in place:
                 path = Path(place[key])
-                place[key] = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+                near = path.is_relative_to(root.parent)
+                place[key] = Path(os.path.relpath(path, root)).as_posix() if near else path.name
         return data
 
 
@@ -151,7 +156,7 @@ def _resolve_paths(raw: Mapping[str, Any], folder: Path) -> None:
     for *sections, key in _PATHS:
         place: Any = raw.get(sections[0]) if sections else raw
         if isinstance(place, dict) and isinstance(place.get(key), str):
-            place[key] = str(folder / place[key])
+            place[key] = os.path.normpath(folder / place[key])
 
 
 def _set(raw: dict[str, Any], override: str) -> None:

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 from ..errors import FslmError, TrainError, shorten
 from ..schema import Schema, canonical, plain_data, problems_of
 from ..stage import Stage
-from .recipe import Data
+from .progress import Noted, Progress
+from .recipe import Data, Recipe
 
 _SHOWN = 5
 
@@ -47,6 +48,15 @@ class Rows:
     duplicates: int
 
 
+@dataclass(frozen=True, slots=True)
+class RowSets:
+    """All rows of a run: to train on, to select by, and the files they came from (the training file first)."""
+
+    train: list[Row]
+    select: list[Row]
+    files: tuple[Rows, ...]
+
+
 class Problems:
     """Counts what is wrong with rows and keeps the first few for the error's text."""
 
@@ -73,6 +83,34 @@ class Problems:
                 expected='{"input": {…}, "output": {…}} that fit the stage\'s models',
                 hint="mend or drop these rows; nothing was trained",
             )
+
+
+def read_sets(recipe: Recipe, stage: Stage[Any, Any], progress: Progress) -> RowSets:
+    """Read, check and split all rows of a recipe; duplicates and inputs on both sides are told.
+
+    Raises:
+        TrainError: a file cannot be read, rows do not fit the stage, or a side has none.
+    """
+    problems, data = Problems(), recipe.data
+    files = [read_rows(path, stage, problems) for path in (data.train, data.select) if path is not None]
+    problems.refuse()
+    if data.select is None:
+        train, select = split(files[0], data)
+    else:
+        train, select = (list(file.rows) for file in files)
+    for file in files:
+        if file.duplicates:
+            progress(Noted(f"{file.path.name}: {file.duplicates} of {len(file.rows)} rows repeat an earlier one"))
+    if shared := {_text(row.input) for row in train} & {_text(row.input) for row in select}:
+        progress(Noted(f"{len(shared)} inputs are among training and selection rows; scores will flatter"))
+    train, select = subset(train, data.max_rows, recipe.seed), subset(select, data.select_rows, 0)
+    if not train or not select:
+        raise TrainError(
+            f"no rows are left to {'select by' if train else 'train on'}",
+            where=str(data.train),
+            hint="give more rows, or another data.fraction",
+        )
+    return RowSets(train, select, tuple(files))
 
 
 def read_rows(path: Path, stage: Stage[Any, Any], problems: Problems) -> Rows:
@@ -198,4 +236,4 @@ def _share(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:6]) / 2**48
 
 
-__all__ = ["Problems", "Row", "Rows", "class_weights", "read_rows", "split", "subset"]
+__all__ = ["Problems", "Row", "RowSets", "Rows", "class_weights", "read_rows", "read_sets", "split", "subset"]

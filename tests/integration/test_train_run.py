@@ -24,7 +24,7 @@ from fslm_core.hooks import hookimpl
 from fslm_core.plugins import PluginHost
 from fslm_core.settings import TorchSettings, load
 from fslm_core.stage import SLM, Stage
-from fslm_core.train import Event, Judged, Noted, Saved, Stepped, TrainResult, load_recipe, run_recipe
+from fslm_core.train import Estimated, Event, Judged, Noted, Saved, Stepped, TrainResult, load_recipe, run_recipe
 from fslm_core.train.rows import Problems, read_rows, split
 
 pytestmark = pytest.mark.torch
@@ -116,6 +116,7 @@ def test_an_adapter_folder_comes_out_and_serves(place: Path, tiny_model: Callabl
     info = inspect(place / "out")
     assert info.record is not None and info.sha256 == result.sha256
     record = info.record.model_dump()
+    assert info.config["base_model_name_or_path"] == str(base)
     assert (record["stage"], record["base"], record["seed"]) == ("demo.topic", str(base), 3)
     assert record["scores"]["exact"] == pytest.approx(result.scores["exact"], abs=1e-6)
     assert record["scores"]["valid"] == 1.0
@@ -148,6 +149,7 @@ def test_the_score_is_that_of_the_serving_backend(place: Path, tiny_model: Calla
         backend = TorchBackend(TorchSettings())
         texts = []
         for row in select:
+            assert isinstance(row.input, Note)
             request = Request(str(row.number), stage.render(row.input), model, row.schema.text, stage.max_tokens)
             texts += [part.text async for part in backend.open(request) if isinstance(part, Generation)]
         await backend.aclose()
@@ -246,7 +248,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(place: Path, tiny_model: Callable[..
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(TrainInterrupted, match="step 3 of") as caught:
+    with pytest.raises(TrainInterrupted, match="step 3 stands") as caught:
         train(place, base, progress=press)
     assert signal.getsignal(signal.SIGINT) is before
     assert caught.value.exit_code == 130 and "--resume" in str(caught.value)
@@ -270,7 +272,9 @@ def test_a_killed_process_leaves_a_run_that_goes_on(place: Path, tiny_model: Cal
     )
     code = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode
     assert code == -signal.SIGKILL
-    assert (place / "out" / "fslm.json").exists(), "the adapter of the run before stays until a whole one takes its place"
+    assert (place / "out" / "fslm.json").exists(), (
+        "the adapter of the run before stays until a whole one takes its place"
+    )
     assert weights(train(place, base, overrides=["checkpoint_minutes=1e-9"], resume=True)) == whole
 
 
@@ -282,7 +286,9 @@ def test_nothing_else_is_overwritten(place: Path, tiny_model: Callable[..., Path
     assert (place / "out" / "thesis.txt").read_text() == "years of work"
 
 
-def test_rows_the_stage_refuses_are_counted_before_anything_starts(place: Path, tiny_model: Callable[..., Path]) -> None:
+def test_rows_the_stage_refuses_are_counted_before_anything_starts(
+    place: Path, tiny_model: Callable[..., Path]
+) -> None:
     bad = rows(12)
     bad[3]["output"] = {"topic": "WEATHER"}
     bad[7] = {"input": {"text": 5}, "output": {"topic": "ORDER"}}
@@ -313,3 +319,21 @@ def test_balance(place: Path, tiny_model: Callable[..., Path], balance: str) -> 
         overrides=[f"data.balance={balance}", "data.balance_by=topic", "epochs=1", "optim.schedule=cosine"],
     )
     assert result.scores["valid"] == 1.0
+
+
+def test_ctrl_c_before_the_first_step_says_that_nothing_is_there(place: Path, tiny_model: Callable[..., Path]) -> None:
+    def press(event: Event) -> None:
+        if isinstance(event, Estimated):
+            raise KeyboardInterrupt
+
+    with pytest.raises(TrainInterrupted, match="before its first checkpoint"):
+        train(place, tiny_model("llama"), progress=press)
+
+
+def test_two_processes_do_not_share_a_run(place: Path, tiny_model: Callable[..., Path]) -> None:
+    def intrude(event: Event) -> None:
+        if isinstance(event, Estimated):
+            with pytest.raises(TrainError, match="another process"):
+                train(place, tiny_model("llama"))
+
+    assert train(place, tiny_model("llama"), overrides=["epochs=1"], progress=intrude).epoch == 1

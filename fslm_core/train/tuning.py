@@ -1,0 +1,177 @@
+"""The middle of a training run: from checked rows to the best epoch's tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..backends.torch.encoding import Ids
+from ..backends.torch.vocabulary import Vocabulary
+from ..checkpoints import ResolvedCheckpoint
+from ..errors import TrainError
+from ..settings import TorchSettings
+from ..stage import Stage
+from .encoding import encode_rows
+from .judge import judge
+from .loop import BEST, Run, State, latest, stop_if_asked
+from .model import add_lora, as_shipped, load_base
+from .objective import Example, Objective
+from .plan import Plan, make_plan, sorted_batches
+from .progress import Estimated, Noted, Progress, Working
+from .recipe import Recipe
+from .rows import Problems, Row, RowSets, class_weights
+
+_SCORING = 0.6
+"""What decoding a row costs, as a part of a training step on it; an estimate only."""
+_FROZEN_ROWS, _FROZEN_TOKENS = 64, 4096
+"""The size of batches that are only read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A finished run: the PEFT model, the best epoch's tensors and the run's state."""
+
+    model: Any
+    tensors: dict[str, Tensor]
+    state: State
+
+
+def tune(
+    recipe: Recipe,
+    stage: Stage[BaseModel, BaseModel],
+    data: RowSets,
+    checkpoint: ResolvedCheckpoint,
+    work: Path,
+    root: Path,
+    resume: bool,
+    settings: TorchSettings,
+    progress: Progress,
+) -> Tuned:
+    """Train to the end.
+
+    Args:
+        work: for checkpoints, logs and the best tensors; emptied unless a run is resumed.
+        root: the recipe's folder.
+
+    Raises:
+        TrainError: rows that do not fit the context or the grammar, or a checkpoint of another recipe.
+        TrainInterrupted: Ctrl-C.
+    """
+    vocabulary = Vocabulary(checkpoint.path)
+    examples, prompts, draw = _encoded(recipe, stage, data, vocabulary, progress)
+    lengths = [len(example) for example in examples]
+    plan = make_plan(
+        lengths,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        rows=recipe.optim.batch_rows,
+        tokens=recipe.optim.batch_tokens,
+        draw=draw,
+    )
+    digest = _digest(recipe, root, stage, data, checkpoint)
+    found = _prepare(work, digest, resume, progress)
+    state = found[1] if found else State(digest)
+    if found:
+        progress(Noted(f"going on at step {state.step} of {len(plan.batches)}"))
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    base = load_base(checkpoint.path, settings)
+    model, frozen = add_lora(base, recipe.lora, seed=recipe.seed)
+    objective = Objective(model, examples, frozen=frozen)
+    if state.step < len(plan.batches):
+        progress(_estimate(objective, plan, state, len(prompts)))
+        for done in objective.prepare(sorted_batches(lengths, rows=_FROZEN_ROWS, tokens=_FROZEN_TOKENS)):
+            progress(Working("reading rows through the frozen layers", done, len(examples)))
+
+    def score() -> dict[str, float]:
+        with as_shipped(model):
+            return judge(base, vocabulary, stage, data.select, prompts, recipe.task_score, told=_scoring(progress))
+
+    run = Run(objective, plan, recipe, state=state, folder=work, judge=score, lengths=lengths, progress=progress)
+    run.train(found[0] if found else None)
+    return Tuned(model, load_file(work / BEST), state)
+
+
+def _encoded(
+    recipe: Recipe, stage: Stage[BaseModel, BaseModel], data: RowSets, vocabulary: Vocabulary, progress: Progress
+) -> tuple[list[Example], list[Ids], list[float] | None]:
+    """Training rows as examples, selection rows as prompts, and the weights to draw rows by, if any."""
+    problems = Problems()
+
+    def ids(rows: Sequence[Row], path: Path) -> list[tuple[Ids, Ids]]:
+        return encode_rows(rows, stage, vocabulary, path, problems, progress)
+
+    train, select = ids(data.train, data.files[0].path), ids(data.select, data.files[-1].path)
+    problems.refuse()
+    weights = class_weights(data.train, recipe.data)
+    each = weights if recipe.data.balance == "weights" else [1.0] * len(train)
+    examples = [Example(prompt, target, weight) for (prompt, target), weight in zip(train, each, strict=True)]
+    return examples, [prompt for prompt, _ in select], weights if recipe.data.balance == "sampling" else None
+
+
+def _prepare(work: Path, digest: str, resume: bool, progress: Progress) -> tuple[Path, State] | None:
+    """Make the run's folder; returns the checkpoint to resume from, if one is wanted and there."""
+    found = latest(work) if resume else None
+    if found is None:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        (work / ".gitignore").write_text("*\n", encoding="utf-8")
+        if resume:
+            progress(Noted("there is no checkpoint to go on from; starting afresh"))
+    elif found[1].recipe != digest:
+        raise TrainError(
+            "the checkpoint was made with another recipe, stage or data",
+            where=str(found[0]),
+            hint="train from the start: leave out --resume",
+        )
+    return found
+
+
+def _digest(
+    recipe: Recipe, root: Path, stage: Stage[BaseModel, BaseModel], data: RowSets, checkpoint: ResolvedCheckpoint
+) -> str:
+    """Hash of all that the trained weights depend on."""
+    parts = [
+        json.dumps(recipe.plain(root), sort_keys=True),
+        *(file.sha256 for file in data.files),
+        checkpoint.sha256,
+        stage.template.source,
+        stage.schema.id,
+    ]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _estimate(objective: Objective, plan: Plan, state: State, selected: int) -> Estimated:
+    """Time two steps and say how long the rest will take."""
+    middle = len(plan.batches) // 2
+    timed = plan.batches[middle : middle + 2]
+    with torch.random.fork_rng(devices=[]):
+        upper, frozen = objective.time_steps(timed)
+    rows = sum(map(len, timed))
+    step = (upper + (0.0 if objective.caches else frozen)) / rows
+    reading = len(objective.examples) * frozen / rows if objective.caches else 0.0
+    training = sum(map(len, plan.batches[state.step :])) * step
+    scoring = (len(plan.ends) - len(state.scores)) * selected * _SCORING * (upper + frozen) / rows
+    speed = sum(len(objective.examples[row]) for batch in timed for row in batch) / (step * rows)
+    return Estimated(reading + training + scoring, len(objective.examples), len(plan.batches), speed)
+
+
+def _scoring(progress: Progress) -> Any:
+    def told(done: int, total: int) -> None:
+        progress(Working("scoring", done, total))
+        stop_if_asked()
+
+    return told
+
+
+__all__ = ["Tuned", "tune"]
