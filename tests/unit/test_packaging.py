@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -35,6 +37,26 @@ def test_what_ci_runs_lies_in_the_ranges_the_metadata_promises(path: Path) -> No
         name = canonicalize_name(requirement.name)
         if name not in ("fslm-core", "pip"):
             assert requirement.specifier.contains(pinned()[name]), f"{requirement} does not allow {pinned()[name]}"
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level modules of other distributions that a file imports, for type checking or not."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found - sys.stdlib_module_names - {"fslm_core"}
+
+
+def test_whatever_is_imported_is_required() -> None:
+    owners = {"pydantic_core": "pydantic"}
+    wanted = {canonicalize_name(requirement.name) for requirement in required(PROJECTS[0])}
+    for path in (ROOT / "fslm_core").rglob("*.py"):
+        for module in imported(path):
+            name = canonicalize_name(owners.get(module, module))
+            assert name in wanted, f"{path.relative_to(ROOT)} imports {module}"
 
 
 def test_every_range_has_an_upper_bound() -> None:
