@@ -275,7 +275,7 @@ class Stage(Generic[In, Out]):
             backend: the backend's name.
         """
         if self.tool is not None:
-            made_by = ["tool", self.tool.version]
+            made_by: list[str | None] = ["tool", self.tool.version]
         else:
             made_by = [
                 "slm",
