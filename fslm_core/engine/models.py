@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,6 @@ from ..adapter import AdapterInfo
 from ..backends.protocol import Capabilities, ModelRef
 from ..checkpoints import Checkpoint, ResolvedCheckpoint, find
 from ..errors import AdapterError
-from ..message import digest
 from ..plugins import PluginHost
 from ..settings import Settings, StageSettings
 from ..stage import SLM, Stage
@@ -116,7 +116,7 @@ def disagreements(stage: Stage[Any, Any], model: Model, base_sha256: str | None)
         )
     if record.output_schema != stage.schema.id:
         errors.append(f"the output schema of {stage.output.__name__} changed since the adapter was trained")
-    if record.template != digest(stage.template.source):
+    if record.template != hashlib.sha256(stage.template.source.encode()).hexdigest():
         warnings.append("the prompt template changed since the adapter was trained")
     if record.stage != stage.name:
         warnings.append(f"the adapter was trained for the stage {record.stage}")
