@@ -163,7 +163,7 @@ def test_a_field_may_be_called_like_a_method_of_dict() -> None:
         ("{% for x in phones %}{{ x }}{% endfor %}", "phones"),
         ("{% for x in phones %}{% for y in x %}{{ y }}{% endfor %}{% endfor %}", "phones"),
         ("{% for k, v in pairs %}{{ v }}{% endfor %}", "pairs"),
-        ("{% for x in phones %}{{ loop.previtem or x }}{% endfor %}", None),
+        ("{% for x in phones %}{{ loop.nextitem|default(x) }}{% endfor %}", None),
         ("{% for name in phones %}{{ loop.index }}{% endfor %}", None),
         ("{% set name = phone %}{{ name }}", None),
         ("{% set name %}{{ phone }}{% endset %}{{ name }}", None),
