@@ -32,7 +32,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def fslm_stages() -> Iterable[Stage[Any, Any]]:
-    """Return the stages the plugin offers. Their names are the plugin's entry-point name, or start with it and a dot."""
+    """Return the stages the plugin offers, named by its entry point: that name, or that name, a dot and more."""
     raise NotImplementedError
 
 
@@ -79,7 +79,7 @@ def fslm_observe(event: Event) -> None:
 
 @hookspec
 def fslm_commands() -> Mapping[str, Callable[..., Any]]:
-    """Return verbs for the command line: name to a function with Typer annotations. No built-in verb can be replaced."""
+    """Return verbs for the command line: name to a function with Typer annotations. Built-in verbs stay as they are."""
     raise NotImplementedError
 
 

@@ -119,7 +119,7 @@ class PluginHost:
         """Return the stage of this name.
 
         Raises:
-            UnknownNameError: there is none; the text offers near names, and says if a plugin of that name could not load.
+            UnknownNameError: there is none; the text offers near names, and says if a plugin of that name did not load.
             DuplicateNameError: two distributions own the name.
         """
         return self._get(self._loaded.stages, name)

@@ -196,7 +196,10 @@ class _Wirer:
         for step in self.stack.steps:
             stage = step.stage
             if stage.model is not None and stage.model.untuned:
-                yield f"step {step.name}: untuned: {stage.model.base} runs without an adapter (say SLM(tuned=True) if it was tuned)"
+                yield (
+                    f"step {step.name}: untuned: {stage.model.base} runs without an adapter"
+                    " (say SLM(tuned=True) if it was tuned)"
+                )
             if stage.tool is None and stage.max_tokens < stage.schema.max_bytes:
                 yield (
                     f"step {step.name}: an output longer than {stage.max_tokens} tokens is cut and fails"
@@ -221,8 +224,8 @@ class _Wirer:
             known = {*stage.input.model_fields, *stage.input.model_computed_fields}
             for name in sorted(stage.template.variables - known):
                 self.errors.append(
-                    f"step {step.name}: {stage.template.name} uses {name!r}, which is no field of {stage.input.__name__}"
-                    f" (it has {', '.join(sorted(known))})"
+                    f"step {step.name}: {stage.template.name} uses {name!r},"
+                    f" which is no field of {stage.input.__name__} (it has {', '.join(sorted(known))})"
                 )
         if "schema" in vars(stage) and (complaint := stage.schema.grammar_error()):
             self.errors.append(f"step {step.name}: the grammar cannot express {stage.output.__name__}: {complaint}")
