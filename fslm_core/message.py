@@ -86,7 +86,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who made a message: the stage, its distribution and version, its model, and the backend.
+    """Who made a message: the stage, its distribution and version, its model, the backend with device and precision.
 
     ``input`` and ``output`` are the stage's models: a store that redacts asks them which fields are sensitive,
     and where they are None it hides all data.

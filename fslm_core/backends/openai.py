@@ -54,7 +54,7 @@ class OpenAIBackend:
         """No scoring, no weights of our own; everything else is the server's to give."""
         return Capabilities(score=False, n=16, weights=False)
 
-    async def warm(self, models: Sequence[ModelRef]) -> None:
+    async def warm(self, models: Sequence[ModelRef]) -> Sequence[str]:
         """Make sure that the server answers and, where it lists its models, has those asked for.
 
         Raises:
@@ -76,6 +76,7 @@ class OpenAIBackend:
                     found=", ".join(sorted(served)),
                     hint=f'name the one to use in fslm.toml: [openai.models] "{model.stage}" = "…"',
                 )
+        return [""] * len(models)
 
     async def open(self, request: Request) -> AsyncIterator[Chunk | Generation]:
         """Stream ``request`` from the server; see :meth:`fslm_core.backends.protocol.Backend.open`."""

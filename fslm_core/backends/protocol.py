@@ -169,8 +169,12 @@ class Backend(Protocol):
         """What this backend offers."""
         ...
 
-    async def warm(self, models: Sequence[ModelRef]) -> None:
+    async def warm(self, models: Sequence[ModelRef]) -> Sequence[str]:
         """Load ``models`` and whatever makes the first request as quick as the next.
+
+        Returns:
+            For each model where and in which number format it runs (``cpu float32``), as a trace records it; empty
+            where the backend does not know.
 
         Raises:
             CheckpointError: weights that do not load.

@@ -51,9 +51,10 @@ class ScriptedBackend:
         """Any number of outputs, no weights, no log-probabilities."""
         return Capabilities(logprobs=False, score=False, n=64, weights=False)
 
-    async def warm(self, models: Sequence[ModelRef]) -> None:
+    async def warm(self, models: Sequence[ModelRef]) -> Sequence[str]:
         """Remember which models were asked for."""
         self.warmed += models
+        return [""] * len(models)
 
     async def open(self, request: Request) -> AsyncIterator[Chunk | Generation]:
         """Stream the script's answer for ``request.model.stage`` word by word.

@@ -65,8 +65,11 @@ class Preparer:
                 bases[model.checkpoint.name] = await asyncio.to_thread(self._resolve, model)
         self._recheck(stack, models, bases)
         refs = {name: m.ref(bases.get(m.checkpoint.name)) for name, m in models.items() if m is not None}
-        await self._backend.warm(list(refs.values()))
-        origins = {step.name: self._origin(step.stage, models[step.name], bases) for step in stack.steps}
+        ways = dict(zip(refs, await self._backend.warm(list(refs.values())), strict=True))
+        origins = {
+            step.name: self._origin(step.stage, models[step.name], bases, ways.get(step.name, ""))
+            for step in stack.steps
+        }
         return Prepared(stack, refs, origins)
 
     def _resolve(self, model: Model) -> ResolvedCheckpoint:
@@ -88,7 +91,9 @@ class Preparer:
                 late.errors += (f"step {step.name}: {e}" for e in disagreements(step.stage, model, base.sha256)[0])
         late.raise_if_refused()
 
-    def _origin(self, stage: Stage[Any, Any], model: Model | None, bases: Mapping[str, ResolvedCheckpoint]) -> Origin:
+    def _origin(
+        self, stage: Stage[Any, Any], model: Model | None, bases: Mapping[str, ResolvedCheckpoint], way: str
+    ) -> Origin:
         plugin = self._host.owner(stage)
         base = bases.get(model.checkpoint.name) if model else None
         adapter = model.adapter.sha256 if model and model.adapter else None
@@ -97,7 +102,7 @@ class Preparer:
             plugin=plugin.distribution if plugin else None,
             version=plugin.version if plugin else None,
             model=str(model) if model else None,
-            backend=None if stage.tool else self._backend.name,
+            backend=None if stage.tool else f"{self._backend.name} {way}".strip(),
             tuned=model is None or not model.slm.untuned,
             fingerprint=stage.fingerprint(
                 checkpoint=base.sha256 if base else (model.slm.base if model else None),

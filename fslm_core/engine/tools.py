@@ -97,7 +97,8 @@ def _call(module: str, name: str, text: str) -> tuple[str, dict[str, float]]:
         found = getattr(found, part)
     if not isinstance(found, Stage) or found.tool is None:
         raise TypeError(f"{module}.{name} is not a tool stage, so a worker process cannot find it by name")
-    answer = found.tool.function(found.input.model_validate_json(text))
+    function: Any = found.tool.function
+    answer = function(found.input.model_validate_json(text))
     scored = answer if isinstance(answer, Scored) else Scored(answer, {})
     return canonical(scored.output), dict(scored.confidence)
 

@@ -63,13 +63,15 @@ class TorchBackend:
         """Everything, with as many outputs of one request as fit in a batch."""
         return Capabilities(n=self._settings.max_batch)
 
-    async def warm(self, models: Sequence[ModelRef]) -> None:
+    async def warm(self, models: Sequence[ModelRef]) -> Sequence[str]:
         """Load ``models`` with their adapters and run one small forward on each."""
+        runs = []
         for model in models:
             require()
             ref = await self._prepare(self._resolved, model)
             await self._prepare(self._vocabulary, ref)
-            await self._errand(partial(_touch, ref), ref, None)
+            runs.append(await self._errand(partial(_touch, ref), ref, None))
+        return runs
 
     async def open(self, request: Request) -> AsyncIterator[Chunk | Generation]:
         """Start ``request``; see :meth:`fslm_core.backends.protocol.Backend.open`."""
@@ -142,16 +144,17 @@ class TorchBackend:
         except TimeoutError:
             raise late() from None
 
-    async def _errand(self, errand: Callable[[Models], float], ref: ModelRef, request: Request | None) -> float:
-        from .worker import Mailbox, Task
+    async def _errand(self, errand: Callable[[Models], T], ref: ModelRef, request: Request | None) -> T:
+        from .worker import Done, Mailbox, Task
 
         deadline = request.deadline if request else None
         task = Task(Mailbox(), ref, errand=errand, deadline=deadline, priority=request.priority if request else 0)
         try:
             self._running().submit(task)
-            letter = await task.mailbox.get(deadline)
-            assert isinstance(letter, float)
-            return letter
+            done = await task.mailbox.get(deadline)
+            assert isinstance(done, Done)
+            answer: T = done.answer
+            return answer
         finally:
             task.over = True
 
@@ -220,13 +223,14 @@ def _row(request: Request, index: int, prompt: Encoded, vocabulary: Vocabulary, 
     )
 
 
-def _touch(ref: ModelRef, models: Models) -> float:
+def _touch(ref: ModelRef, models: Models) -> str:
+    """Load the model, run one token through it, and say where and in which number format it ran."""
     import torch
 
     resident = models.get(ref)
     with torch.inference_mode():
         resident.model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=resident.device), use_cache=False)
-    return 0.0
+    return f"{resident.device.type} {str(resident.model.dtype).removeprefix('torch.')}"
 
 
 def _score(ref: ModelRef, prompt: Ids, continuation: Ids, models: Models) -> float:

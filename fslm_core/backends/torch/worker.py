@@ -23,7 +23,15 @@ from .models import Resident
 TOKENS_TOGETHER = 65_536
 """The most places in the cache that one batch may reserve, padding included; bounds its memory."""
 
-Letter = Chunk | Generation | FslmError | float
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An errand's answer."""
+
+    answer: Any
+
+
+Letter = Chunk | Generation | FslmError | Done
 
 
 class Mailbox:
@@ -41,7 +49,7 @@ class Mailbox:
         except RuntimeError:
             self.closed = True
 
-    async def get(self, deadline: float | None) -> Chunk | Generation | float:
+    async def get(self, deadline: float | None) -> Chunk | Generation | Done:
         """Wait for the next letter.
 
         Raises:
@@ -62,13 +70,13 @@ class Mailbox:
 class Task:
     """Work for one caller: rows to write, or an errand.
 
-    ``errand`` is given the models; the number it returns is sent back.
+    ``errand`` is given the models; what it returns is sent back.
     """
 
     mailbox: Mailbox
     ref: ModelRef | None = None
     rows: Sequence[Row] = ()
-    errand: Callable[[Models], float] | None = None
+    errand: Callable[[Models], Any] | None = None
     deadline: float | None = None
     priority: int = 0
     order: int = 0
@@ -209,7 +217,7 @@ class Worker:
         task, row = picked[0]
         if row is None:
             assert task.errand is not None
-            task.mailbox.put(task.errand(models))
+            task.mailbox.put(Done(task.errand(models)))
             return
         assert task.ref is not None
         resident = models.get(task.ref)
