@@ -6,19 +6,18 @@ choose from. Nothing here loads a weight.
 
 from __future__ import annotations
 
-import enum
-import types
-import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from .errors import CheckError, FslmError, PromptError, StackError
-from .prompt import Expression
-from .stage import NAME, Stage
+from ..errors import CheckError, FslmError, PromptError, SchemaError, StackError
+from ..prompt import Expression
+from ..schema import schema_id_of
+from ..stage import NAME, Stage
+from .fitting import accepts_null, fits, model_of, show
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
@@ -188,6 +187,7 @@ class _Wirer:
             if step.when is not None:
                 self.conditional.add(step.name)
         self._bind(OUTPUT, self.stack.output, self.stack.bind, "Stack(bind=…)")
+        self._models()
         if self.errors:
             raise CheckError(self.stack.name, self.errors)
         return Wiring(self.stack.steps, self.sources, self.conditions, tuple(self._warnings()))
@@ -211,8 +211,30 @@ class _Wirer:
             if step.name not in used:
                 yield f"step {step.name}: nothing uses its output"
 
+    def _models(self) -> None:
+        """What has no JSON Schema at all cannot be passed on, kept or fingerprinted."""
+        used: dict[str, type[BaseModel]] = {INPUT: self.stack.input, OUTPUT: self.stack.output}
+        used |= {f"step {s.name}, input": s.stage.input for s in self.stack.steps}
+        used |= {f"step {s.name}, output": s.stage.output for s in self.stack.steps}
+        for place, model in used.items():
+            try:
+                schema_id_of(model)
+            except SchemaError as error:
+                self.errors.append(f"{place}: {_one_line(error)}")
+
+    def _narrow(self, stage: Stage[Any, Any]) -> Iterator[str]:
+        known = {*stage.input.model_fields, *stage.input.model_computed_fields}
+        for name, path in stage.narrow.items():
+            first = path.partition(".")[0]
+            if first not in known and not isinstance(getattr(stage.input, first, None), property):
+                yield (
+                    f"narrow of {name!r} follows {path!r}, but {stage.input.__name__} has no {first!r}"
+                    f" (it has {', '.join(sorted(known))})"
+                )
+
     def _stage(self, step: Step) -> None:
         stage = step.stage
+        self.errors += (f"step {step.name}: {fault}" for fault in self._narrow(stage))
         if stage.tool is not None:
             return
         for made in (lambda: stage.schema, lambda: stage.template):
@@ -272,16 +294,16 @@ class _Wirer:
             return None
         annotation: Any = self.models[head]
         for part in rest:
-            inner = _model_of(annotation)
+            inner = model_of(annotation)
             if inner is None or part not in inner.model_fields:
                 has = (
                     f"{inner.__name__} has {', '.join(inner.model_fields)}"
                     if inner
-                    else f"{_show(annotation)} has no fields"
+                    else f"{show(annotation)} has no fields"
                 )
                 self.errors.append(f"{place}, but {has}")
                 return None
-            nullable = inner is not annotation and _accepts_null(annotation)
+            nullable = inner is not annotation and accepts_null(annotation)
             annotation = inner.model_fields[part].annotation
             if nullable:
                 annotation = annotation | None
@@ -301,91 +323,25 @@ class _Wirer:
             lines = " or ".join(f'bind={{"{name}": "{s}.{name}"}}' for s, _ in fitting)
             self.errors.append(f"step {step}: field {name!r} has several suppliers; choose one: {lines}")
         elif same:
-            offers = ", ".join(f"{s}.{name} is {_show(a)}" for s, a in same)
-            self.errors.append(f"step {step}: field {name!r} wants {_show(wanted)}, but {offers}")
+            offers = ", ".join(f"{s}.{name} is {show(a)}" for s, a in same)
+            self.errors.append(f"step {step}: field {name!r} wants {show(wanted)}, but {offers}")
         elif required:
             self.errors.append(
-                f"step {step}: nobody supplies field {name!r} ({_show(wanted)}); there are: {self._offers()}"
+                f"step {step}: nobody supplies field {name!r} ({show(wanted)}); there are: {self._offers()}"
             )
         return None
 
     def _fit(self, step: str, name: str, source: Source, given: Any, wanted: Any) -> None:
         if not fits(given, wanted):
-            self.errors.append(f"step {step}: field {name!r} wants {_show(wanted)}, but {source} is {_show(given)}")
-        elif source.step in self.conditional and not _accepts_null(wanted):
+            self.errors.append(f"step {step}: field {name!r} wants {show(wanted)}, but {source} is {show(given)}")
+        elif source.step in self.conditional and not accepts_null(wanted):
             self.errors.append(
                 f"step {step}: field {name!r} comes from {source}, a step that may be skipped, so it must accept null:"
-                f" write `{name}: {_show(wanted)} | None`"
+                f" write `{name}: {show(wanted)} | None`"
             )
 
     def _offers(self) -> str:
         return ", ".join(f"{step}.{name}" for step, model in self.models.items() for name in model.model_fields)
-
-
-def fits(given: Any, wanted: Any) -> bool:
-    """Say whether every value of type ``given``, written as JSON, has a place in type ``wanted``.
-
-    Constraints in ``Annotated`` are left to validation.
-
-    >>> fits(int, float), fits(str | None, str), fits(Literal["a"], str)
-    (True, False, True)
-    """
-    given, wanted = _bare(given), _bare(wanted)
-    if wanted is Any or given == wanted:
-        return True
-    if _is_union(given):
-        return all(fits(part, wanted) for part in get_args(given))
-    if _is_union(wanted):
-        return any(fits(given, part) for part in get_args(wanted))
-    choices = _choices(given)
-    if choices is not None:
-        allowed = _choices(wanted)
-        if allowed is not None:
-            return choices <= allowed
-        return isinstance(wanted, type) and all(isinstance(value, wanted) for value in choices)
-    if (origin := get_origin(given)) in (list, tuple, set, frozenset, typing.Sequence) and get_origin(wanted) in (
-        list,
-        Sequence,
-    ):
-        return bool(origin) and all(fits(a, get_args(wanted)[0]) for a in get_args(given) if a is not Ellipsis)
-    if not (isinstance(given, type) and isinstance(wanted, type)):
-        return False
-    return issubclass(given, wanted) or (given is int and wanted is float)
-
-
-def _bare(annotation: Any) -> Any:
-    while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    return type(None) if annotation is None else annotation
-
-
-def _is_union(annotation: Any) -> bool:
-    return get_origin(annotation) in (Union, types.UnionType)
-
-
-def _choices(annotation: Any) -> set[Any] | None:
-    if get_origin(annotation) is Literal:
-        return {a.value if isinstance(a, enum.Enum) else a for a in get_args(annotation)}
-    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return {member.value for member in annotation}
-    return None
-
-
-def _accepts_null(annotation: Any) -> bool:
-    return fits(type(None), annotation)
-
-
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    """The one pydantic model an annotation means, null left aside."""
-    bare = _bare(annotation)
-    parts = [_bare(p) for p in get_args(bare) if p is not type(None)] if _is_union(bare) else [bare]
-    only = parts[0] if len(parts) == 1 else None
-    return only if isinstance(only, type) and issubclass(only, BaseModel) else None
-
-
-def _show(annotation: Any) -> str:
-    bare = _bare(annotation)
-    return bare.__name__ if isinstance(bare, type) and not get_args(bare) else str(bare).replace("typing.", "")
 
 
 def _one_line(error: FslmError) -> str:
