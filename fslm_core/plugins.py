@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 State = Literal["loaded", "disabled", "quarantined"]
 T = TypeVar("T")
+Named = list[tuple[str, T]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,22 @@ class PluginHost:
         known = self._loaded.stages
         return known.owner.get(stage.name) if known.owned.get(stage.name) is stage else None
 
+    def complaint(self, stage: Stage[Any, Any]) -> str | None:
+        """Why a stage must not run although a stack holds it: two plugins own its name, or its own is not loaded."""
+        if stage.name in self._loaded.stages.contested:
+            first, second = self._loaded.stages.contested[stage.name]
+            return f"the stage {stage.name} has two owners, {first} and {second}: disable one of them"
+        if self.owner(stage) is None and (info := self.absent_owner(stage.name)) is not None:
+            return f"the stage {stage.name} belongs to plugin {info}, which is {info.state}: {info.reason}"
+        return None
+
+    def absent_owner(self, name: str) -> PluginInfo | None:
+        """The plugin whose name this is, where it is installed but disabled or quarantined; else None."""
+        for info in self._loaded.infos:
+            if info.state != "loaded" and _is_own(name, info):
+                return info
+        return None
+
     # -- what plugins have to say -------------------------------------------------------------------------------
 
     def check_message(self, stage: Stage[Any, Any], message: BaseModel) -> list[Problem]:
@@ -146,7 +163,7 @@ class PluginHost:
                 answer = list(_call(impl, stage=stage, message=message) or ())
                 if wrong := [p for p in answer if not isinstance(p, Problem)]:
                     raise TypeError(f"returned {type(wrong[0]).__name__} where Problem was expected")
-            except Exception as error:  # a check that fails refuses
+            except BaseException as error:  # a check that fails refuses, and one that calls sys.exit() fails
                 answer = [Problem("refused", f"the check of {info} failed: {type(error).__name__}: {error}")]
             problems += [Problem(p.kind, p.text, p.field, info.name) for p in answer]
         return problems
@@ -203,18 +220,17 @@ class PluginHost:
             )
         if name in owned.owned:
             return owned.owned[name]
-        for info in self._loaded.infos:
-            if info.state != "loaded" and (name == info.name or name.startswith(info.name + ".")):
-                cure = (
-                    f"fslm plugins enable {info.name}"
-                    if info.state == "disabled"
-                    else f"mend or reinstall {info.distribution}, then run `fslm plugins`"
-                )
-                raise UnknownNameError(
-                    f"the {owned.kind} {name!r} belongs to plugin {info}, which is {info.state}",
-                    found=info.reason,
-                    hint=cure,
-                )
+        if (info := self.absent_owner(name)) is not None:
+            cure = (
+                f"fslm plugins enable {info.name}"
+                if info.state == "disabled"
+                else f"mend or reinstall {info.distribution}, then run `fslm plugins`"
+            )
+            raise UnknownNameError(
+                f"the {owned.kind} {name!r} belongs to plugin {info}, which is {info.state}",
+                found=info.reason,
+                hint=cure,
+            )
         raise UnknownNameError.of(owned.kind, name, owned.owned)
 
 
@@ -259,17 +275,15 @@ class _Loaded:
     def add(self, found: _Found) -> None:
         """Load one plugin, or quarantine it with its reason; nothing of a quarantined plugin stays."""
         info = PluginInfo(found.name, found.distribution, found.version, "loaded")
-        plugin: object | None = None
         try:
             plugin = found.load()
             self._register(plugin, info)
             offers = self._collect(plugin, info)
-        except (KeyboardInterrupt, SystemExit) as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            self._quarantine(found, plugin, "it called sys.exit() while it was loaded")
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:  # whatever a plugin raises must not stop the others
-            self._quarantine(found, plugin, _reason(error))
+            exits = isinstance(error, SystemExit)
+            self._quarantine(found, "it called sys.exit() while it was loaded" if exits else _reason(error))
         else:
             self.infos.append(info)
             for owned, things in offers:
@@ -283,9 +297,17 @@ class _Loaded:
                 found=plugin,
                 expected="a module, or an object with hook implementations",
             )
-        self.manager.register(plugin, name=f"{info.distribution}:{info.name}")
+        if (other := self.info_of.get(id(plugin))) is not None:
+            raise PluginLoadError("another plugin has registered the same module", found=f"{other.name} of {other}")
+        self.manager.register(plugin, name=_key(info))
         self.info_of[id(plugin)] = info
         self.manager.check_pending()
+        impls = [i for caller in self.manager.get_hookcallers(plugin) or () for i in caller.get_hookimpls()]
+        mine = [impl for impl in impls if impl.plugin is plugin]
+        if not mine:
+            raise PluginLoadError("it implements no hook", expected="functions marked @hookimpl")
+        if any(impl.hookwrapper or impl.wrapper for impl in mine):
+            raise PluginLoadError("a hook wrapper has no place here: plugins declare, the engine decides")
 
     def _collect(self, plugin: object, info: PluginInfo) -> list[tuple[_Owned[Any], list[tuple[str, Any]]]]:
         from .checkpoints import Checkpoint
@@ -299,7 +321,13 @@ class _Loaded:
                         found=type(thing).__name__,
                         expected=f"a list of {kind.__name__}",
                     )
-            return _named(hook, [(thing.name, thing) for thing in things], info)  # type: ignore[attr-defined]
+            return _named(hook, [(thing.name, thing) for thing in things], info)
+
+        def with_their_own(stages: Named[Stage[Any, Any]], stacks: Named[Stack[Any, Any]]) -> Named[Stage[Any, Any]]:
+            """Stages that only a stack mentions are the plugin's own all the same: its checks judge them."""
+            steps = {id(s): s for _, stack in stacks for s in stack.stages if _is_own(s.name, info)}
+            unlisted = [(s.name, s) for s in steps.values() if not any(s is listed for _, listed in stages)]
+            return _named("fslm_stacks", [*stages, *unlisted], info)
 
         def mapped(hook: str, prefixed: bool) -> list[tuple[str, Callable[..., Any]]]:
             pairs = [(n, f) for answer in self._answers(plugin, hook, Mapping, whole=True) for n, f in answer.items()]
@@ -312,9 +340,11 @@ class _Loaded:
                     )
             return _named(hook, pairs, info) if prefixed else pairs
 
+        stages: Named[Stage[Any, Any]] = listed("fslm_stages", Stage)
+        stacks: Named[Stack[Any, Any]] = listed("fslm_stacks", Stack)
         return [
-            (self.stages, listed("fslm_stages", Stage)),
-            (self.stacks, listed("fslm_stacks", Stack)),
+            (self.stages, with_their_own(stages, stacks)),
+            (self.stacks, stacks),
             (self.checkpoints, listed("fslm_checkpoints", Checkpoint)),
             (self.backends, mapped("fslm_backends", True)),
             (self.commands, mapped("fslm_commands", False)),
@@ -333,16 +363,17 @@ class _Loaded:
             answers += [answer] if whole else list(answer)
         return answers
 
-    def _quarantine(self, found: _Found, plugin: object | None, reason: str) -> None:
-        if plugin is not None and self.manager.is_registered(plugin):
-            self.manager.unregister(plugin)
-        self.infos.append(PluginInfo(found.name, found.distribution, found.version, "quarantined", reason))
+    def _quarantine(self, found: _Found, reason: str) -> None:
+        info = PluginInfo(found.name, found.distribution, found.version, "quarantined", reason)
+        self.infos.append(info)
+        if self.manager.has_plugin(_key(info)):
+            self.info_of.pop(id(self.manager.unregister(name=_key(info))), None)
 
 
 def _named(hook: str, pairs: Sequence[tuple[str, T]], info: PluginInfo) -> list[tuple[str, T]]:
     seen: set[str] = set()
     for name, _ in pairs:
-        if name != info.name and not name.startswith(info.name + "."):
+        if not _is_own(name, info):
             raise PluginLoadError(
                 f"{hook} offers a name outside the plugin's own",
                 found=name,
@@ -352,6 +383,14 @@ def _named(hook: str, pairs: Sequence[tuple[str, T]], info: PluginInfo) -> list[
             raise PluginLoadError(f"{hook} offers one name twice", found=name)
         seen.add(name)
     return list(pairs)
+
+
+def _is_own(name: str, info: PluginInfo) -> bool:
+    return name == info.name or name.startswith(info.name + ".")
+
+
+def _key(info: PluginInfo) -> str:
+    return f"{info.distribution}:{info.name}"
 
 
 def _call(impl: pluggy.HookImpl, **arguments: Any) -> Any:

@@ -85,6 +85,8 @@ def check_stack(
 def _check_step(step: Step, report: Report, host: PluginHost, settings: Settings, capabilities: Capabilities) -> None:
     stage = step.stage
     plugin = host.owner(stage)
+    if (complaint := host.complaint(stage)) is not None:
+        report.errors.append(f"step {step.name}: {complaint}")
     if stage.tool is not None:
         report.steps.append(StepReport(step.name, step, plugin, None, None, None))
         return

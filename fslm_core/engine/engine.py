@@ -14,14 +14,14 @@ from pydantic import BaseModel
 from .. import backends
 from ..backends.protocol import Backend, Capabilities
 from ..checkpoints import Progress
-from ..errors import EngineBusy, EngineStateError, FslmError, RunFailed, StoreError
+from ..errors import EngineBusy, EngineStateError, FslmError, RunFailed, StoreError, UsageError
 from ..events import Event
 from ..plugins import PluginHost
 from ..settings import Settings, default
 from ..stack import Stack
 from ..store import TraceStore
 from .check import Report, check_stack
-from .flow import Driven, from_iterable, in_order
+from .flow import Driven, from_iterable, from_loop, in_order
 from .loop import LoopThread
 from .observers import Observers
 from .passage import Listener, Passage, Rooms
@@ -207,7 +207,11 @@ class Engine:
         )
 
     def _find(self, stack: Stack[Any, Any] | str) -> Stack[Any, Any]:
-        return self.host.stack(stack) if isinstance(stack, str) else stack
+        if isinstance(stack, str):
+            return self.host.stack(stack)
+        if not isinstance(stack, Stack):
+            raise UsageError("what is run is a Stack, or the name of one", found=type(stack).__name__)
+        return stack
 
     # -- one run ------------------------------------------------------------------------------------------------
 
@@ -329,7 +333,11 @@ class Engine:
         self, stack: Any, inputs: Any, *, concurrency: int = 32, seed: int = 0, timeout: float | None = None
     ) -> AsyncIterator[Outcome[Any]]:
         """As :meth:`map`, from any event loop."""
-        source = inputs if isinstance(inputs, AsyncIterable) else from_iterable(inputs)
+        source = (
+            from_loop(inputs, asyncio.get_running_loop())
+            if isinstance(inputs, AsyncIterable)
+            else from_iterable(inputs)
+        )
         outcomes = Driven(self._map(stack, source, concurrency, seed, timeout))
         try:
             while True:

@@ -68,6 +68,20 @@ async def from_iterable(items: Iterable[T]) -> AsyncIterator[T]:
         yield item
 
 
+async def from_loop(items: AsyncIterable[T], loop: asyncio.AbstractEventLoop) -> AsyncIterator[T]:
+    """Read an async iterable on the loop it belongs to, from another."""
+    iterator = aiter(items)
+
+    async def step() -> T:
+        return await anext(iterator)
+
+    while True:
+        try:
+            yield await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(step(), loop))
+        except StopAsyncIteration:
+            return
+
+
 class Driven(Generic[T]):
     """An async generator driven step by step from elsewhere.
 
@@ -90,4 +104,4 @@ class Driven(Generic[T]):
             await self._items.aclose()
 
 
-__all__ = ["Driven", "from_iterable", "in_order"]
+__all__ = ["Driven", "from_iterable", "from_loop", "in_order"]

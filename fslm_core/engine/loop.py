@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import os
 import threading
@@ -28,6 +29,10 @@ class LoopThread:
     def _main(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
@@ -48,27 +53,50 @@ class LoopThread:
             raise EngineStateError("the engine is closed", hint="open a new Engine")
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Start ``work`` on the loop. Cancelling the future cancels the work."""
+        """Start ``work`` on the loop. Cancelling the future cancels the work.
+
+        Raises:
+            EngineStateError: as :meth:`usable`; the future raises it where the engine is closed before the work ends.
+        """
+        return self._start(work)[0]
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run ``work`` and wait for it on this thread. Ctrl-C cancels it, waits for it to end, and goes on up.
+
+        Raises:
+            EngineStateError: this thread runs an event loop, which waiting would block.
+        """
+        if _loop_runs_here():
+            work.close()
+            raise EngineStateError(
+                "run, map and stream would block this thread's running event loop",
+                hint="await arun, or use amap and astream",
+            )
+        future, ended = self._start(work)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            ended.wait()
+            raise
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> tuple[concurrent.futures.Future[T], threading.Event]:
         try:
             self.usable()
         except EngineStateError:
             work.close()
             raise
         outer: concurrent.futures.Future[T] = concurrent.futures.Future()
+        ended = threading.Event()
         context = contextvars.copy_context()
 
         def start() -> None:
             task = self._loop.create_task(work, context=context)
 
             def done(task: asyncio.Task[T]) -> None:
-                if outer.done():
-                    return
-                if task.cancelled():
-                    outer.cancel()
-                elif error := task.exception():
-                    outer.set_exception(error)
-                else:
-                    outer.set_result(task.result())
+                with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled by whoever waited
+                    _hand_over(task, outer)
+                ended.set()
 
             def stop(_: concurrent.futures.Future[T]) -> None:
                 if outer.cancelled():
@@ -78,44 +106,7 @@ class LoopThread:
             outer.add_done_callback(stop)
 
         self._loop.call_soon_threadsafe(start, context=context)
-        return outer
-
-    def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run ``work`` and wait for it on this thread. Ctrl-C cancels it, waits for it to end, and goes on up.
-
-        Raises:
-            EngineStateError: this thread runs an event loop, which waiting would block.
-        """
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
-            work.close()
-            raise EngineStateError(
-                "run, map and stream would block this thread's running event loop",
-                hint="await arun, or use amap and astream",
-            )
-        ended = threading.Event()
-        stop: list[asyncio.Task[Any]] = []
-
-        async def watched() -> T:
-            task = asyncio.current_task()
-            assert task is not None
-            stop.append(task)
-            try:
-                return await work
-            finally:
-                ended.set()
-
-        future = self.submit(watched())
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            if stop:
-                self._loop.call_soon_threadsafe(stop[0].cancel)
-                ended.wait()
-            raise
+        return outer, ended
 
     def close(self) -> None:
         """Stop the loop and its thread. Idempotent; in a forked child it does nothing."""
@@ -126,6 +117,23 @@ class LoopThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+
+def _loop_runs_here() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _hand_over(task: asyncio.Task[T], outer: concurrent.futures.Future[T]) -> None:
+    if task.cancelled():
+        outer.set_exception(EngineStateError("the engine was closed before the work ended", hint="open a new Engine"))
+    elif error := task.exception():
+        outer.set_exception(error)
+    else:
+        outer.set_result(task.result())
 
 
 __all__ = ["LoopThread"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -11,6 +12,8 @@ from ..events import Event
 
 log = logging.getLogger("fslm.observers")
 _CAPACITY = 10_000
+_PATIENCE = 10
+"""Seconds that observers have to see what is left when the engine closes."""
 
 
 class Observers:
@@ -26,7 +29,7 @@ class Observers:
         self._queue: queue.Queue[Event | None] = queue.Queue(_CAPACITY)
         self._thread: threading.Thread | None = None
         self.dropped = 0
-        self.errors: dict[str, Exception] = {}
+        self.errors: dict[str, BaseException] = {}
         if self._observers:
             self._thread = threading.Thread(target=self._main, name="fslm-observers", daemon=True)
             self._thread.start()
@@ -43,8 +46,9 @@ class Observers:
     def close(self) -> None:
         """Let the observers see what is queued, then stop."""
         if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join(timeout=10)
+            with contextlib.suppress(queue.Full):  # an observer that hangs is left behind
+                self._queue.put(None, timeout=_PATIENCE)
+                self._thread.join(timeout=_PATIENCE)
             self._thread = None
 
     def _main(self) -> None:
@@ -52,7 +56,7 @@ class Observers:
             for name, observer in self._observers:
                 try:
                     observer(event)
-                except Exception as error:  # an observer's failure is its own
+                except BaseException as error:  # an observer's failure, even sys.exit(), is its own
                     if name not in self.errors:
                         log.warning("observer %s failed: %s: %s", name, type(error).__name__, error)
                     self.errors[name] = error

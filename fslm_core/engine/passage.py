@@ -104,12 +104,13 @@ class Passage:
             )
         except FslmError as error:
             run.error = error
-        except BaseException as error:
+        except Exception as error:
             run.error = FslmError(
-                f"an error in fslm itself: {type(error).__name__}: {error}", where=f"stack {run.stack}, run {run.id}"
+                f"an error that fslm did not expect: {type(error).__name__}: {error}",
+                where=f"stack {run.stack}, run {run.id}",
+                hint="if it is not of your own code, please report it",
             )
-            await self._finish("failed")
-            raise
+            run.error.__cause__ = error
         await self._finish("failed" if run.error else "succeeded")
         if run.error is not None:
             raise RunFailed(run, run.error) from run.error

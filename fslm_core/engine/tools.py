@@ -6,13 +6,15 @@ import asyncio
 import importlib
 import inspect
 import multiprocessing
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from ..errors import FslmError, ToolError
+from ..errors import FslmError, SchemaError, ToolError
 from ..message import Problem
-from ..schema import canonical
+from ..schema import canonical, problems_of
 from ..stage import Scored, Stage
 
 if TYPE_CHECKING:
@@ -40,30 +42,30 @@ class ToolRunner:
                 async with asyncio.timeout(tool.timeout):
                     answer = await tool.function(value)
             elif tool.timeout is None:
-                answer = await asyncio.to_thread(tool.function, value)
+                answer = await asyncio.to_thread(_guarded, tool.function, value)
             else:
                 answer = await self._in_process(stage, value, tool.timeout)
-        except TimeoutError:
-            raise ToolError(
-                f"the tool {stage.name} did not end within {tool.timeout} s and was stopped",
-                where=where,
-                hint="raise @tool(timeout=…), or mend the function",
-            ) from None
-        except (FslmError, asyncio.CancelledError):
+        except (FslmError, asyncio.CancelledError, GeneratorExit):
             raise
-        except Exception as error:  # the function is the author's; whatever it raises ends the step
+        except BaseException as error:  # the function is the author's; whatever it raises ends the step alone
+            if isinstance(error, TimeoutError) and tool.timeout is not None:
+                raise ToolError(
+                    f"the tool {stage.name} did not end within {tool.timeout} s and was stopped",
+                    where=where,
+                    hint="raise @tool(timeout=…), or mend the function",
+                ) from None
             problem = Problem("tool", f"{type(error).__name__}: {error}")
             raise ToolError(f"the tool {stage.name} raised", where=where, problems=[problem]) from error
         scored = answer if isinstance(answer, Scored) else Scored(answer, {})
         if not isinstance(scored.output, stage.output):
-            found = Problem("tool", f"it returned {type(scored.output).__name__}")
+            problem = Problem("tool", f"it returned {type(scored.output).__name__}")
             raise ToolError(
                 f"the tool {stage.name} returned the wrong type",
                 where=where,
-                problems=[found],
+                problems=[problem],
                 hint=f"return {stage.output.__name__}",
             )
-        return scored
+        return replace(scored, output=_validated(stage, scored.output, where))
 
     async def _in_process(self, stage: Stage[Any, Any], value: BaseModel, timeout: float) -> Any:
         if self._pool is None:
@@ -80,7 +82,7 @@ class ToolRunner:
         except asyncio.CancelledError:
             future.cancel()
             raise
-        return Scored(stage.output.model_validate_json(text), confidence)
+        return Scored(stage.output.model_validate_json(text, by_name=True), confidence)
 
     def close(self) -> None:
         """Stop the worker processes."""
@@ -88,6 +90,26 @@ class ToolRunner:
             self._pool.stop()
             self._pool.join()
             self._pool = None
+
+
+def _guarded(function: Callable[..., Any], value: BaseModel) -> Any:
+    """Call a function on a thread; a future cannot carry StopIteration."""
+    try:
+        return function(value)
+    except StopIteration as error:
+        raise RuntimeError("the function raised StopIteration") from error
+
+
+def _validated(stage: Stage[Any, Any], output: BaseModel, where: str) -> BaseModel:
+    """What passes on is valid even where the function changed its answer after it was made."""
+    try:
+        valid: BaseModel = stage.output.model_validate_json(canonical(output), by_name=True)
+        return valid
+    except ValidationError as error:
+        problems = problems_of(error)
+    except SchemaError as error:
+        problems = [Problem("tool", error.what)]
+    raise ToolError(f"the tool {stage.name} returned what does not fit its own model", where=where, problems=problems)
 
 
 def _call(module: str, name: str, text: str) -> tuple[str, dict[str, float]]:
@@ -98,7 +120,7 @@ def _call(module: str, name: str, text: str) -> tuple[str, dict[str, float]]:
     if not isinstance(found, Stage) or found.tool is None:
         raise TypeError(f"{module}.{name} is not a tool stage, so a worker process cannot find it by name")
     function: Any = found.tool.function
-    answer = function(found.input.model_validate_json(text))
+    answer = function(found.input.model_validate_json(text, by_name=True))
     scored = answer if isinstance(answer, Scored) else Scored(answer, {})
     return canonical(scored.output), dict(scored.confidence)
 

@@ -70,6 +70,14 @@ class Walk:
     async def _step(self, step: Step, before: list[asyncio.Task[None]]) -> None:
         for task in before:
             await task
+        try:
+            await self._do(step)
+        except (SystemExit, KeyboardInterrupt) as error:  # raised by code of a plugin; it would end the engine's loop
+            raise StageFailedError(
+                f"the stage {step.stage.name} called for an exit: {type(error).__name__}", where=self._where(step.name)
+            ) from None
+
+    async def _do(self, step: Step) -> None:
         started = time.time()
         place = node_id(self.run.id, step.name)
         condition = self.prepared.stack.wiring.conditions.get(step.name)
@@ -111,7 +119,7 @@ class Walk:
     def _bound(self, name: str, model: type[BaseModel]) -> Any:
         values = {field: self._fetch(source) for field, source in self.prepared.stack.wiring.sources[name].items()}
         try:
-            return model.model_validate_json(dumps(values))
+            return model.model_validate_json(dumps(values), by_name=True)
         except ValidationError as error:
             problems = problems_of(error)
             raise StageFailedError(
@@ -310,26 +318,27 @@ def read_input(stack: Stack[Any, Any], value: object) -> Any:
             expected=f"{model.__name__}({shape})",
         )
     try:
-        plain = plain_data(value) if isinstance(value, BaseModel) else dict(value)
+        plain = _fields(value, model) if isinstance(value, BaseModel) else dict(value)
         unknown = sorted(set(map(str, plain)) - set(model.model_fields))
         if unknown:
             raise InputError(
                 "the input has a field the model does not", where=where, found=", ".join(unknown), expected=shape
             )
-        checked = model.model_validate(plain)
-        dumps(plain_data(checked)).encode("utf-8")
+        checked = model.model_validate(plain, by_name=True)
+        canonical(checked)
     except ValidationError as error:
         found = "; ".join(map(str, problems_of(error)))
         raise InputError("the input does not fit", where=where, found=found, expected=shape) from None
-    except UnicodeError:
-        raise InputError(
-            "the input holds half of a surrogate pair, which is no text",
-            where=where,
-            hint="decode the text properly before you pass it",
-        ) from None
+    except InputError:
+        raise
     except FslmError as error:
         raise InputError(error.what, where=where, found=error.found, expected=error.expected, hint=error.hint) from None
     return checked
+
+
+def _fields(value: BaseModel, model: type[BaseModel]) -> dict[str, Any]:
+    """The data of an instance of ``model`` or of a class derived from it, without what the derived class adds."""
+    return {name: part for name, part in plain_data(value).items() if name in model.model_fields}
 
 
 def _confidence(made: Generation) -> dict[str, float] | None:
