@@ -75,13 +75,13 @@ def batch(
         if out.exists() and os.path.samefile(source, out):
             raise UsageError("input and output are one file", where=source, hint="choose another --out")
         total = _count_lines(Path(source))
-    began = time.monotonic()
     with (
         opened(session, found, max_in_flight=max(_IN_FLIGHT, concurrency)) as engine,
         _Input(source) as lines,
         _Output(out) as rows,
         RowBar(total) as bar,
     ):
+        began = time.monotonic()
         passing = _Batch(engine, found, rows, bar, concurrency, seed, timeout)
         try:
             asyncio.run(passing.go(lines.lines()))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ..plugins import PluginHost
     from ..settings import Settings
     from ..stack import Stack
+    from .progress import TransferBar
 
 
 @dataclass
@@ -54,7 +56,7 @@ def opened(session: Session, stack: Stack[Any, Any], *, max_in_flight: int) -> I
     from .progress import TransferBar
 
     settings = session.settings
-    with _warnings_shown(), TransferBar() as bar:
+    with _warnings_shown(), TransferBar() as bar, ExitStack() as open_until_the_end:
         engine = Engine(
             [stack],
             settings=settings,
@@ -63,9 +65,39 @@ def opened(session: Session, stack: Stack[Any, Any], *, max_in_flight: int) -> I
             content=settings.trace.content or "full",
             progress=bar,
         )
-        with engine:
-            bar.close()
-            yield engine
+        with _leaving_at_once(bar):
+            open_until_the_end.enter_context(engine)
+        bar.close()
+        yield engine
+
+
+@contextmanager
+def _leaving_at_once(bar: TransferBar) -> Iterator[None]:
+    """Let Ctrl-C end the process while models are fetched and loaded.
+
+    Loading weights cannot be stopped half way and may take many seconds. No run has begun, and a half-made folder in
+    the cache has a name of its own and is swept by the next who pulls, so nothing is lost by not waiting.
+    """
+    import signal
+    import threading
+
+    from . import screen
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(*_: object) -> None:
+        bar.close()
+        screen.say("interrupted")
+        os._exit(130)
+
+    signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

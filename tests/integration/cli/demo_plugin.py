@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 
@@ -12,7 +13,6 @@ from pydantic import BaseModel, Field
 
 from fslm_core import SLM, Stack, Stage, hookimpl, tool
 from fslm_core.backends.protocol import Capabilities, Chunk, Generation, ModelRef, Request
-from fslm_core.settings import Settings
 
 
 class Said(BaseModel):
@@ -63,8 +63,9 @@ class RuleBackend:
     name = "demo.rule"
     capabilities = Capabilities(weights=False)
 
-    async def warm(self, models: Sequence[ModelRef]) -> None:
+    async def warm(self, models: Sequence[ModelRef]) -> list[str]:
         """There is nothing to load."""
+        return [""] * len(models)
 
     async def open(self, request: Request) -> AsyncIterator[Chunk | Generation]:
         """Answer by the last turn."""
@@ -87,6 +88,18 @@ class RuleBackend:
 
     async def aclose(self) -> None:
         """There is nothing to give back."""
+
+
+class StuckBackend(RuleBackend):
+    """Loads its models for ever, on a thread, as weights are loaded."""
+
+    name = "demo.stuck"
+
+    async def warm(self, models: Sequence[ModelRef]) -> list[str]:
+        """Never come back."""
+        print("loading", file=sys.stderr, flush=True)
+        await asyncio.to_thread(threading.Event().wait)
+        return []
 
 
 def greet(name: str, loud: bool = False) -> None:
@@ -117,10 +130,7 @@ def fslm_stacks() -> list[object]:
 
 @hookimpl
 def fslm_backends() -> dict[str, object]:
-    def make(settings: Settings) -> RuleBackend:
-        return RuleBackend()
-
-    return {"demo.rule": make}
+    return {"demo.rule": lambda settings: RuleBackend(), "demo.stuck": lambda settings: StuckBackend()}
 
 
 @hookimpl

@@ -172,6 +172,15 @@ def test_ctrl_c_ends_a_run_and_the_trace_has_it(spawn: Spawn, fslm: Fslm) -> Non
     assert fslm("trace", "list", "--json").data[0]["status"] == "cancelled"
 
 
+def test_ctrl_c_does_not_wait_for_models_to_load(spawn: Spawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FSLM_BACKEND", "demo.stuck")
+    process = spawn("run", "demo.label", "good")
+    wait_for(process, "loading")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+
+
 def test_a_reader_that_goes_away_is_no_error(spawn: Spawn) -> None:
     process = spawn("run", "demo", "-")
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
