@@ -11,8 +11,6 @@ from fslm_support.messages import Ticket
 from fslm_core import Engine
 from fslm_core.message import Skipped
 
-pytestmark = pytest.mark.torch
-
 NOTHING = {"intent": None, "entity_type": None, "entity_value": None}
 
 
