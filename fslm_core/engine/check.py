@@ -21,7 +21,7 @@ class StepReport:
 
     Attributes:
         model: None for a tool stage, or where it could not be found.
-        prompt_tokens: tokens of the prompt's static part in the checkpoint's chat template, or None where the
+        prompt_tokens: tokens of the text the template itself holds, chat template left aside; None where the
             checkpoint is not on this machine yet.
         max_tokens: the bound on its output; None for a tool stage.
     """
