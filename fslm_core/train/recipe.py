@@ -33,16 +33,21 @@ class Data(_Section):
     """
 
     train: Path
+    """JSONL, one `{"input": {…}, "output": {…}}` a line."""
     select: Path | None = None
+    """Selection rows of the same form; None holds back a part of `train`."""
     fraction: Fraction = 0.1
+    """How large that part is. Which rows fall into it depends on the rows alone, not on their order or the seed."""
     group: str | None = None
+    """Rows that agree here stay on one side of the split, such as `input.customer`."""
     max_rows: int | None = Field(default=None, ge=1)
     """Train on at most this many rows, drawn by the seed after the split."""
     select_rows: int | None = Field(default=None, ge=1)
     """Score each epoch on at most this many selection rows, drawn by their hash."""
     balance: Literal["none", "sampling", "weights"] = "none"
+    """`sampling` draws rows so that the values of `balance_by` occur equally often, `weights` weighs their losses."""
     balance_by: str | None = None
-    """An output field. ``sampling`` draws rows so that its values occur equally often, ``weights`` weighs losses."""
+    """An output field."""
     balance_power: Annotated[float, Field(gt=0, le=1)] = 1.0
     """1 balances fully; 0.5 goes half way (by the square root of the counts)."""
 
@@ -54,55 +59,72 @@ class Data(_Section):
 
 
 class Lora(_Section):
-    """The adapter's shape. ``layers`` is how many of the topmost layers get one; None is all of them."""
+    """The adapter's shape."""
 
     rank: int = Field(default=8, ge=1, le=_LARGEST_RANK)
+    """Width of the two matrices beside each adapted one."""
     alpha: int = Field(default=16, ge=1)
+    """The adapter's output is multiplied by `alpha / rank`."""
     dropout: Fraction = 0.0
+    """Share of the adapter's inputs that are dropped at random in training."""
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear modules to adapt."""
     layers: int | None = Field(default=None, ge=1)
+    """Adapt the topmost layers only, this many; None adapts all. The fewer, the quicker."""
 
 
 class Optim(_Section):
-    """AdamW, its schedule, and the size of a batch.
-
-    ``warmup`` and ``decay`` are fractions of all steps; ``decay`` is for ``wsd`` (warm up, stay, decay).
-    A batch closes at ``batch_rows`` rows or ``batch_tokens`` tokens, whichever comes first.
-    """
+    """AdamW, its schedule, and the size of a batch, which closes at `batch_rows` or `batch_tokens`."""
 
     lr: float = Field(default=1e-3, gt=0)
+    """The highest learning rate."""
     schedule: Literal["linear", "cosine", "wsd"] = "wsd"
+    """What follows the warm-up: straight down, a cosine down, or `wsd`: stay, then straight down."""
     warmup: Fraction = 0.05
+    """Share of all steps in which the rate rises."""
     decay: Fraction = 0.3
+    """Share of all steps in which it falls, under `wsd`."""
     weight_decay: float = Field(default=0.0, ge=0)
-    batch_rows: int = Field(default=32, ge=1)
+    """AdamW's weight decay."""
+    batch_rows: int = Field(default=16, ge=1)
+    """Most rows of a batch; one batch is one step."""
     batch_tokens: int = Field(default=4096, ge=16)
+    """Most tokens of a batch, padding included."""
     grad_clip: float = Field(default=1.0, gt=0)
+    """Largest norm of a step's gradient."""
 
 
 class TaskScore(_Section):
-    """How an epoch is judged: ``exact`` counts rows whose fields are all right; ``fields`` None means all."""
+    """How an epoch is judged."""
 
     metric: Literal["exact"] = "exact"
+    """`exact` is the share of rows whose fields are all right."""
     fields: tuple[str, ...] | None = None
+    """The output fields that count; None is all of them."""
 
 
 class Recipe(_Section):
     """Everything a training run depends on, besides the stage itself and its base."""
 
     stage: str
+    """The stage's name, as its plugin offers it."""
     output: Path
+    """The adapter folder to write; an adapter that lies there is replaced when the new one is whole."""
     data: Data
     lora: Lora = Lora()
     optim: Optim = Optim()
     epochs: int = Field(default=3, ge=1)
+    """How often every row is seen."""
     seed: int = Field(default=0, ge=0, lt=2**31)
+    """Decides the adapter's first weights, the order of rows, dropout, and which rows `max_rows` draws."""
     checkpoint_minutes: float = Field(default=5.0, gt=0)
     """How often a checkpoint is written between the ends of epochs."""
     languages: tuple[str, ...] = ()
+    """Codes such as `en`, for the model card; empty takes the base's."""
     licences: dict[str, str] = {}
     """Name of a data set or model to its licence; the base's own is added where it is known."""
     notes: str = ""
+    """Text for the model card."""
     task_score: TaskScore = TaskScore()
 
     def plain(self, root: Path) -> dict[str, Any]:

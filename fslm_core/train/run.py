@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import TrainError
+from ..errors import MissingExtraError, TrainError
 from ..plugins import PluginHost
 from ..settings import Settings, default
 from .progress import Progress, Working, silent
 from .recipe import load_recipe
 from .rows import read_sets
+
+_MORE_PACKAGES = ("accelerate", "matplotlib")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +66,13 @@ def run_recipe(
         CheckpointError: the base cannot be had.
         MissingExtraError: ``fslm-core[train]`` is not installed.
     """
-    from ..backends.torch.extra import require
-
     recipe = load_recipe(path, overrides)
     settings = settings or default()
     host = host or PluginHost(settings)
     stage = host.stage(recipe.stage)
     if stage.model is None:
         raise TrainError("a tool stage has no model to train", where=f"stage {stage.name}")
-    require()
-    require(("matplotlib", "accelerate"))
+    _require_extra()
     from ..checkpoints import resolve
     from .artefact import refuse_taken, write_curve, write_folder
     from .loop import interruption
@@ -101,6 +101,17 @@ def run_recipe(
     best = state.best or 0
     speed = state.tokens / max(state.seconds, 1e-9)
     return TrainResult(recipe.output, work, sha256, state.scores[best], best + 1, state.seconds, speed)
+
+
+def _require_extra() -> None:
+    from ..backends.torch.extra import PACKAGES
+
+    if missing := [name for name in (*PACKAGES, *_MORE_PACKAGES) if find_spec(name) is None]:
+        raise MissingExtraError(
+            "training needs packages that are not installed",
+            found="without " + ", ".join(missing),
+            hint="pip install 'fslm-core[train]'",
+        )
 
 
 @contextmanager
