@@ -156,6 +156,13 @@ def seen(rows: Sequence[Row], prepared: Path) -> int:
     return sum(row.gold["entity_value"] in known for row in rows if row.gold["entity_value"])
 
 
+def training_seconds(stack: Stack[Any, Any]) -> float:
+    """Seconds the stack's adapters took to train, as their records have it."""
+    folders = [stage.model.adapter for stage in stack.stages if stage.model and stage.model.adapter]
+    records = [json.loads((folder / "fslm.json").read_text("utf-8")) for folder in folders]
+    return float(sum(record["training"]["seconds"] for record in records))
+
+
 def wrong(rows: Sequence[Row], predicted: Sequence[Ticket | None]) -> Iterable[str]:
     """The rows a system got wrong, one JSON object a line."""
     for row, ticket in zip(rows, predicted, strict=True):
@@ -180,8 +187,9 @@ def main() -> None:
             predictions, seconds = run_control(rows, arguments.rows)
             training = f"{seconds:.0f} s"
         else:
-            predictions = run_stack(_stack(name), rows, arguments.concurrency)
-            training = "see the model cards"
+            stack = _stack(name)
+            predictions = run_stack(stack, rows, arguments.concurrency)
+            training = f"{training_seconds(stack):.0f} s"
         columns[name] = column(rows, predictions, training)
         if arguments.errors:
             arguments.errors.mkdir(parents=True, exist_ok=True)
