@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
+from pydantic import ValidationError
+
 from fslm_support import triage
 from fslm_support.messages import INTENTS, CategorisedEnquiry, CategoryName, Details, IntentName
-from pydantic import ValidationError
 
 
 def test_every_intent_belongs_to_one_category() -> None:

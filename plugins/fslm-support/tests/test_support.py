@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from fslm_support import triage
-from fslm_support.messages import Ticket
 
 from fslm_core import Engine
 from fslm_core.message import Skipped
+from fslm_support import triage
+from fslm_support.messages import Ticket
 
 NOTHING = {"intent": None, "entity_type": None, "entity_value": None}
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fslm_support.messages import Enquiry, Ticket
-
 from fslm_core import SLM, Stack, Stage, hookimpl
+from fslm_support.messages import Enquiry, Ticket
 
 here = Path(__file__).parent
 
