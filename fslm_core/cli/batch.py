@@ -114,6 +114,14 @@ class _Batch:
     """One entry a row that was read and is not written: what is wrong with it, or None for one at work."""
 
     async def go(self, lines: AsyncIterator[bytes]) -> None:
+        """Run and write every row."""
+        looking_up = asyncio.create_task(_look_up())
+        try:
+            await self._go(lines)
+        finally:
+            looking_up.cancel()
+
+    async def _go(self, lines: AsyncIterator[bytes]) -> None:
         outcomes = self.engine.amap(
             self.stack, self._inputs(lines), concurrency=self.concurrency, seed=self.seed, timeout=self.timeout
         )
@@ -161,6 +169,12 @@ class _Batch:
         what = {"output": output} if error is None else {"error": error.to_dict()}
         self.rows.write({"row": self.rows.done, "run": run, **what}, failed=error is not None)
         self.bar.row(failed=error is not None)
+
+
+async def _look_up() -> None:
+    """Wake the loop now and then, lest Ctrl-C hang: a signal that comes just as the loop falls asleep does not."""
+    while True:
+        await asyncio.sleep(0.25)
 
 
 class _Output:

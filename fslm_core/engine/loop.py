@@ -16,6 +16,10 @@ from ..errors import EngineStateError
 T = TypeVar("T")
 
 
+_LOOK_UP = 0.25
+"""Seconds."""
+
+
 class LoopThread:
     """A running event loop. Context variables of the caller carry over into the work."""
 
@@ -74,10 +78,11 @@ class LoopThread:
             )
         future, ended = self._start(work)
         try:
+            _wait_for(ended)
             return future.result()
         except KeyboardInterrupt:
             future.cancel()
-            ended.wait()
+            _wait_for(ended)
             raise
 
     def _start(self, work: Coroutine[Any, Any, T]) -> tuple[concurrent.futures.Future[T], threading.Event]:
@@ -134,6 +139,12 @@ def _hand_over(task: asyncio.Task[T], outer: concurrent.futures.Future[T]) -> No
         outer.set_exception(error)
     else:
         outer.set_result(task.result())
+
+
+def _wait_for(ended: threading.Event) -> None:
+    """Wait, and look up now and then: a signal that comes just as a thread falls asleep does not wake it."""
+    while not ended.wait(_LOOK_UP):
+        pass
 
 
 __all__ = ["LoopThread"]
