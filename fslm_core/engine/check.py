@@ -97,7 +97,7 @@ def _check_step(step: Step, report: Report, host: PluginHost, settings: Settings
         model = model_of(stage, host, settings, capabilities)
         base = _cached(model, host, settings) if capabilities.weights else None
     except FslmError as error:
-        report.errors.append(place + " ".join(part.strip() for part in str(error).splitlines()))
+        report.errors.append(place + "; ".join(part.strip() for part in str(error).splitlines()))
     static = None
     readable = "schema" in vars(stage) and "template" in vars(stage)
     if model is not None and readable:
