@@ -113,7 +113,7 @@ def _inspect(path: Path, size: int, changed: int, others: tuple[int, ...]) -> Ad
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise AdapterError(f"the file is not JSON: {error}", where=str(path)) from None
     if not isinstance(value, dict):
         raise AdapterError("the file does not hold a JSON object", where=str(path), found=type(value).__name__)
@@ -144,7 +144,7 @@ def _shapes(path: Path, size: int) -> dict[str, tuple[int, ...]]:
                 if stop - start != math.prod(entry["shape"]) * _WIDTHS[entry["dtype"]]:
                     raise AdapterError("a tensor's bytes do not match its shape", where=str(path), found=name)
                 end = max(end, stop)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise broken from None
     if 8 + length + end != size:
         raise AdapterError(
