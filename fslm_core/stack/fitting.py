@@ -70,6 +70,7 @@ def _choices(annotation: Any) -> list[Any] | None:
 
 
 def accepts_null(annotation: Any) -> bool:
+    """Say whether null has a place in a type."""
     return fits(type(None), annotation)
 
 
@@ -82,6 +83,7 @@ def model_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def show(annotation: Any) -> str:
+    """A type as an error text writes it."""
     bare = _bare(annotation)
     return bare.__name__ if isinstance(bare, type) and not get_args(bare) else str(bare).replace("typing.", "")
 
