@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 from decimal import Decimal
+from json.encoder import encode_basestring
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
 from ..errors import SchemaError
+
+_WORDS = {True: "true", False: "false", None: "null"}
 
 
 def dumps(value: object) -> str:
@@ -24,18 +27,19 @@ def dumps(value: object) -> str:
     >>> dumps({"a": [1, 2.50, 1e-7, 3.0, -0.0, "é\\n\\x7f"]})
     '{"a":[1,2.5,0.0000001,3,0,"é\\\\n\\\\u007f"]}'
     """
+    if isinstance(value, str):
+        return _string(value)
+    if isinstance(value, bool) or value is None:
+        return _WORDS[value]
+    if isinstance(value, int):
+        return _integer(value)
     if isinstance(value, float):
         return _decimal(value)
     if isinstance(value, dict):
         return "{" + ",".join(f"{_string(str(k))}:{dumps(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(dumps, value)) + "]"
-    if isinstance(value, str):
-        return _string(value)
-    try:
-        return json.dumps(value)
-    except ValueError:  # Python refuses to write integers of thousands of digits
-        raise SchemaError("an integer has more digits than can be written", hint="bound the field") from None
+    raise SchemaError("JSON has no such value", found=value)
 
 
 def _string(text: str) -> str:
@@ -45,7 +49,14 @@ def _string(text: str) -> str:
         raise SchemaError(
             "the text holds half of a surrogate pair, which is no text", hint="decode it properly before you pass it"
         ) from None
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return encode_basestring(text).replace("\x7f", "\\u007f")
+
+
+def _integer(value: int) -> str:
+    try:
+        return int.__repr__(value)
+    except ValueError:  # Python refuses to write thousands of digits
+        raise SchemaError("an integer has more digits than can be written", hint="bound the field") from None
 
 
 def _decimal(value: float) -> str:
