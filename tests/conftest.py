@@ -6,7 +6,12 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long an example takes says nothing about the code: machines are busy.
+hypothesis.settings.register_profile("fslm", deadline=None)
+hypothesis.settings.load_profile("fslm")
 
 NO_TORCH = importlib.util.find_spec("torch") is None
 

@@ -2,8 +2,8 @@
 
 In a page, blocks marked ``python`` run in order, in one namespace; blocks with a ``title`` are written to that file
 first, below an empty folder in which the page runs; blocks marked ``py``, and those with relative imports, are only
-compiled. A block of ``console``
-shows commands: what the documentation says ``fslm`` prints on standard output is what it prints.
+compiled. A block of ``console`` shows commands: what the documentation says ``fslm`` prints on standard output is what it
+prints.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 FENCE = re.compile(r"^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$", re.M | re.S)
-NEEDS_TORCH = {"tour.md", "training.md", "README.md"}
+NEEDS_TORCH = {"tour.md", "README.md"}
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,6 @@ def blocks(page: Path) -> list[Block]:
     ]
 
 
-def pages() -> list[Any]:
-    found = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
-    return [
-        pytest.param(page, id=page.relative_to(ROOT).as_posix(), marks=[pytest.mark.torch] * (page.name in NEEDS_TORCH))
-        for page in found
-    ]
-
-
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
@@ -64,7 +57,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("page", pages())
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, id=str(p.relative_to(ROOT)), marks=[pytest.mark.torch] * (p.name in NEEDS_TORCH)) for p in PAGES],
+)
 def test_python_examples_run(page: Path, folder: Path) -> None:
     for block in blocks(page):
         if block.title:
@@ -88,21 +84,21 @@ def test_python_examples_run(page: Path, folder: Path) -> None:
         assert done.returncode == 0, done.stdout
 
 
-def commands(page: Path) -> list[Any]:
-    """Every ``$ fslm …`` of a page with the JSON it is said to print, if it is."""
-    found = []
-    for block in blocks(page):
-        if block.language == "console":
-            for shown in re.split(r"^\$ ", block.text, flags=re.M)[1:]:
+def commands() -> list[Any]:
+    """Every ``$ fslm …`` of the documentation with the JSON it is said to print, once."""
+    found: dict[tuple[str, str], str] = {}
+    for page in PAGES:
+        for block in blocks(page):
+            for shown in re.split(r"^\$ ", block.text, flags=re.M)[1:] if block.language == "console" else ():
                 command, _, output = shown.replace("\\\n", " ").partition("\n")
                 said = re.match(r"\{\n.*?\n\}", output, re.S)
                 if command.startswith("fslm ") and said:
-                    found.append(pytest.param(command, json.loads(said[0]), id=f"{page.relative_to(ROOT)}: {command}"))
-    return found
+                    found.setdefault((command, said[0]), f"{page.relative_to(ROOT)}: {command}")
+    return [pytest.param(command, json.loads(said), id=name) for (command, said), name in found.items()]
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize(("command", "said"), [command for page in pages() for command in commands(page.values[0])])
+@pytest.mark.parametrize(("command", "said"), commands())
 def test_commands_print_what_the_page_says(command: str, said: object, folder: Path) -> None:
     call = "import sys; from fslm_core.cli import main; sys.exit(main())"
     done = subprocess.run(
