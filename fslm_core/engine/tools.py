@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import inspect
 import multiprocessing
@@ -27,7 +28,7 @@ class ToolRunner:
     """Runs tools for one engine; keeps a few worker processes for those with a timeout."""
 
     def __init__(self) -> None:
-        self._pool: ProcessPool | None = None
+        self._pools: dict[str, ProcessPool] = {}
 
     async def call(self, stage: Stage[Any, Any], value: BaseModel, where: str) -> Scored[Any]:
         """Call the stage's function.
@@ -68,15 +69,10 @@ class ToolRunner:
         return replace(scored, output=_validated(stage, scored.output, where))
 
     async def _in_process(self, stage: Stage[Any, Any], value: BaseModel, timeout: float) -> Any:
-        if self._pool is None:
-            from pebble import ProcessPool
-
-            self._pool = ProcessPool(max_workers=_WORKERS, context=multiprocessing.get_context("spawn"))
         assert stage.tool is not None
         function: Any = stage.tool.function
-        future = self._pool.schedule(
-            _call, args=(function.__module__, function.__qualname__, canonical(value)), timeout=timeout
-        )
+        module, name = function.__module__, function.__qualname__
+        future = self._pool(module).schedule(_call, args=(module, name, canonical(value)), timeout=timeout)
         try:
             text, confidence = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -84,12 +80,28 @@ class ToolRunner:
             raise
         return Scored(stage.output.model_validate_json(text, by_name=True), confidence)
 
+    def _pool(self, module: str) -> ProcessPool:
+        """The worker processes for one module's tools; importing it is not part of any tool's time."""
+        if module not in self._pools:
+            from pebble import ProcessPool
+
+            spawn = multiprocessing.get_context("spawn")
+            self._pools[module] = ProcessPool(_WORKERS, initializer=_load, initargs=(module,), context=spawn)
+        return self._pools[module]
+
     def close(self) -> None:
         """Stop the worker processes."""
-        if self._pool is not None:
-            self._pool.stop()
-            self._pool.join()
-            self._pool = None
+        for pool in self._pools.values():
+            pool.stop()
+        for pool in self._pools.values():
+            pool.join()
+        self._pools.clear()
+
+
+def _load(module: str) -> None:
+    """In a worker process, before its first call. What fails here fails again, and is told, in the call."""
+    with contextlib.suppress(Exception):
+        importlib.import_module(module)
 
 
 def _guarded(function: Callable[..., Any], value: BaseModel) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import importlib
 import math
 import random
 import threading
@@ -476,15 +477,24 @@ def shout(message: Enquiry) -> Enquiry:
     return Enquiry(text=message.text.upper())
 
 
+TIMED_TOOLS = """
+import threading
+from pydantic import BaseModel
+from fslm_core import Scored, tool
+
+class Enquiry(BaseModel):
+    text: str
+
 @tool("t.late", version="1", timeout=0.5)
 def late(message: Enquiry) -> Enquiry:
     threading.Event().wait()
-    return message
-
 
 @tool("t.quick", version="1", timeout=60)
 def quick(message: Enquiry) -> Scored[Enquiry]:
-    return Scored(Enquiry(text=f"{message.text}{threading.current_thread().name == 'fslm-engine'}"), {"text": 0.25})
+    here = threading.current_thread().name == "fslm-engine"
+    return Scored(Enquiry(text=f"{message.text}{here}"), {"text": 0.25})
+"""
+"""A module of its own: a worker process finds a tool by importing the module it is in."""
 
 
 @tool("t.waits", version="1", timeout=0.05)
@@ -578,14 +588,17 @@ def test_only_pure_tools_name_their_work(opened: Opened) -> None:
     assert not messages["any"].work_key  # type: ignore[union-attr]
 
 
-def test_a_tool_that_takes_too_long_is_stopped(opened: Opened) -> None:
+def test_a_tool_that_takes_too_long_is_stopped(opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "timed_tools.py").write_text(TIMED_TOOLS, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    timed = importlib.import_module("timed_tools")
     engine = opened()
-    for stage in (waits, late):
+    for stage in (waits, timed.late):
         stack = Stack("x", input=Enquiry, output=Enquiry, steps=[stage], bind={"text": f"{Step(stage).name}.text"})
         failed = failure(engine, stack)
         assert isinstance(failed.error, ToolError)
         assert "did not end within" in failed.error.what
-    bound = Stack("x", input=Enquiry, output=Enquiry, steps=[quick], bind={"text": "quick.text"})
+    bound = Stack("x", input=Enquiry, output=Enquiry, steps=[timed.quick], bind={"text": "quick.text"})
     run = engine.run(bound, {"text": "a"})
     assert (run.output.text, run.confidence) == ("aFalse", {"text": 0.25})
 
