@@ -33,7 +33,8 @@ Short = Annotated[str, Field(max_length=12)]
 @pytest.fixture(scope="session")
 def accepts() -> Accepts:
     """Feeds a text to the grammar byte by byte, as a decoder would with a tokenizer of single bytes."""
-    llguidance = pytest.importorskip("llguidance")
+    import llguidance
+
     tokenizer = llguidance.LLTokenizer("byte")
 
     def accept(schema: Schema, text: str) -> bool:
@@ -143,6 +144,7 @@ def instances(draw: st.DrawFn) -> BaseModel:
     return model(**{f"f{place}": draw(values) for place, (_, values) in enumerate(kinds)})
 
 
+@pytest.mark.torch
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(instance=instances())
 def test_canonical_text_reads_back_fits_its_bound_and_is_what_the_grammar_allows(
@@ -160,6 +162,7 @@ def test_canonical_text_reads_back_fits_its_bound_and_is_what_the_grammar_allows
     assert {name: json.loads(text[a:b]) for name, (a, b) in spans.items()} == json.loads(text)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     ("kind", "value", "text"),
     [
@@ -183,6 +186,7 @@ def test_odd_values_have_one_text_that_the_grammar_allows(kind: Any, value: Any,
     assert parse(canonical(instance), type(instance), schema) == instance
 
 
+@pytest.mark.torch
 def test_the_schema_is_as_exact_as_the_grammar(accepts: Accepts) -> None:
     cases: list[tuple[Any, str, bool]] = [
         (Annotated[float, Field(ge=0, le=1, multiple_of=0.1)], "0.3", True),

@@ -221,8 +221,8 @@ def test_computed_fields_of_the_input_may_be_used() -> None:
     }
 
 
+@pytest.mark.torch
 def test_a_schema_the_grammar_cannot_express_is_refused() -> None:
-    pytest.importorskip("llguidance")
     lookaround = model(a=(Annotated[str, Field(max_length=5, json_schema_extra={"pattern": r"\bab"})], ...))
     assert "the grammar cannot express" in findings(
         Stack("s", input=Text, output=Text, steps=[slm_stage("t.s", Text, lookaround)])
