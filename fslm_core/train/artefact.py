@@ -18,9 +18,6 @@ from ..adapter import AdapterRecord, inspect
 from ..errors import TrainError
 from .model import write_adapter
 
-_LARGEST = 5_000_000
-"""Bytes of an adapter's weights: it is shipped in a wheel and kept in a repository."""
-
 
 def write_curve(folder: Path, losses: Sequence[Mapping[str, float]], scores: Sequence[Mapping[str, float]]) -> None:
     """Write ``loss.jsonl`` (one line a step) and ``loss.png`` (the same drawn, with the epochs' scores)."""
@@ -59,7 +56,7 @@ def write_folder(output: Path, *, model: Any, tensors: dict[str, Tensor], record
         The SHA-256 (hex) of its weights.
 
     Raises:
-        TrainError: the adapter is too large, or its place is taken or cannot be written.
+        TrainError: its place is taken or cannot be written.
     """
     refuse_taken(output)
     try:
@@ -75,9 +72,7 @@ def write_folder(output: Path, *, model: Any, tensors: dict[str, Tensor], record
         (made / "README.md").write_text(card(record, sha256), encoding="utf-8")
         for name in ("loss.jsonl", "loss.png"):
             shutil.copyfile(curve / name, made / name)
-        size = inspect(made).size
-        if size > _LARGEST:
-            raise TrainError("the adapter is too large to ship", found=f"{size} bytes", expected=f"at most {_LARGEST}")
+        inspect(made)
         _swap(made, output)
     except OSError as error:
         raise TrainError(f"the adapter cannot be written: {error.strerror}", where=str(output)) from None

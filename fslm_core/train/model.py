@@ -34,11 +34,15 @@ def load_base(path: Path, settings: TorchSettings) -> Any:
     return model
 
 
+_LARGEST = 5_000_000
+"""Bytes of an adapter's weights in bfloat16: it is shipped in a wheel and kept in a repository."""
+
+
 def add_lora(base: Any, lora: Lora, *, seed: int) -> tuple[Any, int]:
     """Put a fresh LoRA on the base; returns the PEFT model and how many of the lowest layers stay bare.
 
     Raises:
-        TrainError: the base has no module of a name in ``lora.targets``.
+        TrainError: the base has no module of a name in ``lora.targets``, or the adapter would be too large to ship.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -63,6 +67,14 @@ def add_lora(base: Any, lora: Lora, *, seed: int) -> tuple[Any, int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT still asks transformers by an old name
         model = get_peft_model(base, config)
+    size = 2 * sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    if size > _LARGEST:
+        raise TrainError(
+            "the adapter would be too large to ship",
+            found=f"{size:,} bytes",
+            expected=f"at most {_LARGEST:,}",
+            hint="set a smaller lora.rank, fewer lora.layers or fewer lora.targets",
+        )
     return model, frozen
 
 

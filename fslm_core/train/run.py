@@ -72,6 +72,12 @@ def run_recipe(
     stage = host.stage(recipe.stage)
     if stage.model is None:
         raise TrainError("a tool stage has no model to train", where=f"stage {stage.name}")
+    if strange := set(recipe.task_score.fields or ()) - stage.output.model_fields.keys():
+        raise TrainError(
+            "task_score.fields names fields the output does not have",
+            found=", ".join(sorted(strange)),
+            expected=", ".join(stage.output.model_fields),
+        )
     _require_extra()
     from ..checkpoints import resolve
     from .artefact import refuse_taken, write_curve, write_folder
@@ -91,7 +97,7 @@ def run_recipe(
     work = root / "runs" / path.stem
     with _alone(work):
         try:
-            tuned = tune(recipe, stage, data, checkpoint, work, root, resume, settings.torch, progress)
+            tuned = tune(recipe, stage, data, checkpoint, work, resume, settings.torch, progress)
         except KeyboardInterrupt:
             raise interruption(work) from None
     state = tuned.state

@@ -35,6 +35,15 @@ _SCORING = 0.6
 """What decoding a row costs, as a part of a training step on it; an estimate only."""
 _FROZEN_ROWS, _FROZEN_TOKENS = 64, 4096
 """The size of batches that are only read."""
+_WEIGHTLESS: Any = {
+    "output": True,
+    "checkpoint_minutes": True,
+    "languages": True,
+    "licences": True,
+    "notes": True,
+    "data": {"train", "select"},
+}
+"""Keys of a recipe that leave the weights alone; of the files, it is the contents that count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,6 @@ def tune(
     data: RowSets,
     checkpoint: ResolvedCheckpoint,
     work: Path,
-    root: Path,
     resume: bool,
     settings: TorchSettings,
     progress: Progress,
@@ -61,7 +69,6 @@ def tune(
 
     Args:
         work: for checkpoints, logs and the best tensors; emptied unless a run is resumed.
-        root: the recipe's folder.
 
     Raises:
         TrainError: rows that do not fit the context or the grammar, or a checkpoint of another recipe.
@@ -78,7 +85,7 @@ def tune(
         tokens=recipe.optim.batch_tokens,
         draw=draw,
     )
-    digest = _digest(recipe, root, stage, data, checkpoint)
+    digest = _digest(recipe, stage, data, checkpoint)
     found = _prepare(work, digest, resume, progress)
     state = found[1] if found else State(digest)
     if found:
@@ -137,12 +144,10 @@ def _prepare(work: Path, digest: str, resume: bool, progress: Progress) -> tuple
     return found
 
 
-def _digest(
-    recipe: Recipe, root: Path, stage: Stage[BaseModel, BaseModel], data: RowSets, checkpoint: ResolvedCheckpoint
-) -> str:
-    """Hash of all that the trained weights depend on."""
+def _digest(recipe: Recipe, stage: Stage[BaseModel, BaseModel], data: RowSets, checkpoint: ResolvedCheckpoint) -> str:
+    """Hash of all that the trained weights and the choice among them depend on."""
     parts = [
-        json.dumps(recipe.plain(root), sort_keys=True),
+        json.dumps(recipe.model_dump(mode="json", exclude=_WEIGHTLESS), sort_keys=True),
         *(file.sha256 for file in data.files),
         checkpoint.sha256,
         stage.template.source,

@@ -123,6 +123,14 @@ def test_tensors_of_another_shape_of_adapter_are_refused(tiny_model: Callable[..
         put_tensors(tuned, lora_tensors(other))
 
 
+def test_an_adapter_too_large_to_ship_is_refused_before_training(
+    tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fslm_core.train.model._LARGEST", 1000)
+    with pytest.raises(TrainError, match="too large to ship"):
+        model(tiny_model("llama"), None)
+
+
 def test_the_base_is_left_as_it_was(tiny_model: Callable[..., Path]) -> None:
     folder = tiny_model("llama")
     tuned, frozen = model(folder, 1)

@@ -231,6 +231,18 @@ def test_a_checkpoint_of_another_recipe_is_refused(place: Path, tiny_model: Call
     train(place, base)
     with pytest.raises(TrainError, match="another recipe"):
         train(place, base, overrides=["optim.lr=1e-3"], resume=True)
+    write(place / "rows.jsonl", rows(61))
+    with pytest.raises(TrainError, match="another recipe"):
+        train(place, base, resume=True)
+
+
+def test_what_leaves_the_weights_alone_may_change_between(place: Path, tiny_model: Callable[..., Path]) -> None:
+    base = tiny_model("llama")
+    whole = weights(train(place, base))
+    (place / "rows.jsonl").rename(place / "moved.jsonl")
+    more = ["notes=other words", f"data.train={place / 'moved.jsonl'}", f"output={place / 'elsewhere'}"]
+    result = train(place, base, overrides=more, resume=True)
+    assert result.adapter == place / "elsewhere" and weights(result) == whole
 
 
 def test_resume_without_a_checkpoint_says_so(place: Path, tiny_model: Callable[..., Path]) -> None:

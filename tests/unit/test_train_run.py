@@ -45,12 +45,13 @@ class Demo:
         return [Stage("demo.yes", input=Text, output=Flag, prompt="{{ text }}", model=SLM(base="nowhere")), shout]
 
 
-def train(folder: Path, stage: str) -> None:
+def train(folder: Path, stage: str, *overrides: str) -> None:
     (folder / "rows.jsonl").write_text('{"input": {"text": "a"}, "output": {"yes": true}}\n' * 3)
     (folder / "recipe.toml").write_text(f'stage = "{stage}"\noutput = "out"\n[data]\ntrain = "rows.jsonl"\n')
     settings = load(files=())
     run_recipe(
         folder / "recipe.toml",
+        overrides=overrides,
         settings=settings,
         host=PluginHost(settings, plugins={"demo": Demo()}, installed=False),
     )
@@ -65,6 +66,12 @@ def test_an_unknown_stage_offers_near_ones(tmp_path: Path) -> None:
 def test_a_tool_stage_has_nothing_to_train(tmp_path: Path) -> None:
     with pytest.raises(TrainError, match="no model to train"):
         train(tmp_path, "demo.shout")
+
+
+def test_a_score_of_a_field_the_output_lacks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match=r"task_score\.fields") as caught:
+        train(tmp_path, "demo.yes", 'task_score.fields=["no"]')
+    assert "yes" in str(caught.value)
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
