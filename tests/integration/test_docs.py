@@ -2,8 +2,8 @@
 
 In a page, blocks marked ``python`` run in order, in one namespace; blocks with a ``title`` are written to that file
 first, below an empty folder in which the page runs; blocks marked ``py``, and those with relative imports, are only
-compiled. A block of ``console`` shows commands: what the documentation says ``fslm`` prints on standard output is what it
-prints.
+compiled. A block of ``console`` shows commands: what the documentation says ``fslm`` prints on standard output is
+what it prints.
 """
 
 from __future__ import annotations
