@@ -2,8 +2,8 @@
 
     python tests/bench/support_costs.py [--rows 64] [--rounds 3]
 
-Prints a Markdown table of medians, beside the control that writes the whole ticket in one stage. ``fslm run`` is measured
-as a whole process, the rest in an engine that is warm; the two stacks take turns.
+Prints a Markdown table of medians, beside the control that writes the whole ticket in one stage. ``fslm run`` is
+measured as a whole process, the rest in an engine that is warm; the two stacks take turns.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fslm_support import triage
-
 from fslm_core import Engine, Stack
+from fslm_support import triage
 
 CONTROL = Path(__file__).resolve().parents[2] / "plugins/fslm-support/train/control"
 
