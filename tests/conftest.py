@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 # How long an example takes says nothing about the code: machines are busy.
 hypothesis.settings.register_profile("fslm", deadline=None)
 hypothesis.settings.load_profile("fslm")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and what they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NO_TORCH = importlib.util.find_spec("torch") is None
 
