@@ -170,9 +170,10 @@ def _reader(path: Path) -> sqlite3.Connection:
 
 def _recognise(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse what is not ours, before anything is written to it."""
+    empty = _is_empty(connection)  # asked first: whoever makes the tables sets the id in the same transaction
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if application != APPLICATION_ID and not _is_empty(connection):
+    if application != APPLICATION_ID and not empty:
         raise StoreError(
             "the file is a database, but not a trace of fslm", where=str(path), hint="set trace.path to another file"
         )
