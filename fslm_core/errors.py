@@ -31,11 +31,14 @@
     ├── EngineBusy                 more runs are in flight than the engine admits
     ├── DeadlineExceeded           the time allowed has passed
     ├── StoreError                 the trace database
-    └── TrainError                 a recipe, its data, or a training run
-        └── TrainInterrupted         Ctrl-C in a training run; a checkpoint was saved
+    ├── TrainError                 a recipe, its data, or a training run
+    │   └── TrainInterrupted         Ctrl-C in a training run; a checkpoint was saved
+    ├── SystemRefusedError         the operating system refused the command line something
+    └── InternalError              something raised that nobody foresaw
 
 Every error has a stable ``code``, says *what* failed, *where*, what was *found* and *expected*, and what to
-do *next*; ``exit_code`` is what the command line returns for it.
+do *next*; ``exit_code`` is what the command line returns for it. A class's docstring is its page in the
+documentation and what ``fslm errors CODE`` prints: a summary, what causes it, and after ``Next:`` what to do.
 """
 
 from __future__ import annotations
@@ -65,6 +68,13 @@ def shorten(value: object, limit: int = _SHOWN) -> str:
 
 class FslmError(Exception):
     """The root: ``except FslmError`` catches everything fslm raises on purpose.
+
+    It is never raised itself; every error is of one of the kinds below it. ``str(error)`` is the whole text,
+    ``error.to_dict()`` the same as JSON, ``error.__cause__`` the exception behind it where there is one. An error may
+    be pickled and copied; notes of ``error.add_note(…)`` are shown.
+
+    Next: catch it where any failure of fslm has the same consequence, log ``error.to_dict()``, and tell kinds apart by
+    ``error.code``, which never changes its meaning.
 
     Args:
         what: what failed, one sentence without its full stop.
@@ -107,8 +117,14 @@ class FslmError(Exception):
             "found": self.found,
             "expected": self.expected,
             "next": self.hint,
+            "notes": list(self.notes) or None,
         }
-        return {name: text for name, text in parts.items() if text is not None}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What ``add_note`` added."""
+        return tuple(getattr(self, "__notes__", ()))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -122,20 +138,40 @@ def _rebuild(kind: type[FslmError], args: tuple[Any, ...], state: dict[str, Any]
 
 
 class UsageError(FslmError):
-    """The caller asked for something that cannot be."""
+    """The caller asked for something that cannot be.
+
+    A verb, option or argument that does not exist or contradicts another, a file that cannot be read or written where
+    the command line was told to, an object of the wrong kind given to the engine.
+
+    Next: read what was expected; ``fslm VERB --help`` lists what a verb takes.
+    """
 
     code = "usage"
     exit_code = 2
 
 
 class SettingsError(UsageError):
-    """``fslm.toml`` or a ``FSLM_*`` variable is wrong."""
+    """``fslm.toml`` or a ``FSLM_*`` variable is wrong.
+
+    A key or variable that fslm does not know (a typo is never passed over), a value of the wrong type, a file that is
+    not TOML, cannot be read or cannot be written. Every command reads the settings, so each fails until it is mended.
+
+    Next: correct the key that is named, in the file or variable that is named. The page *Settings* lists all of them;
+    ``FSLM_CONFIG=/dev/null`` reads no file at all.
+    """
 
     code = "settings"
 
 
 class UnknownNameError(UsageError):
-    """No such stack, stage, checkpoint, backend or plugin; near names are offered."""
+    """No such stack, stage, checkpoint, backend, plugin or run; near names are offered.
+
+    A typo, a plugin that is not installed in this environment or that the settings disable, or a run that the trace
+    database does not hold.
+
+    Next: take one of the names that are offered. ``fslm list`` shows stacks and stages, ``fslm plugins`` what is
+    installed, ``fslm models list`` checkpoints, ``fslm trace list`` runs.
+    """
 
     code = "unknown-name"
 
@@ -154,57 +190,114 @@ class UnknownNameError(UsageError):
 
 
 class InputError(UsageError):
-    """The input does not fit the stack's input model."""
+    """The input does not fit the stack's input model.
+
+    Text that is not JSON where JSON was promised, a field that is missing, unknown or of the wrong type, a value out of
+    its bounds, bytes that are not UTF-8. No model was asked; nothing was written but, where a trace is kept, the run.
+
+    Next: give what ``expected`` says. ``fslm check STACK`` shows the input model.
+    """
 
     code = "input"
 
 
 class EngineStateError(UsageError):
-    """The engine is closed, was forked, or ``run`` was called on a thread whose loop is running."""
+    """The engine is closed, was forked, or ``run`` was called on a thread whose loop is running.
+
+    Other causes: it was never opened or is opened twice, a number it was given is out of range, a run is asked for an
+    output that it does not have.
+
+    Next: open an engine with ``with Engine(…) as engine:`` (or ``async with``), in each worker process after the fork,
+    and use ``await engine.arun(…)`` where an event loop is running.
+    """
 
     code = "engine-state"
 
 
 class MissingExtraError(UsageError):
-    """An optional dependency is not installed."""
+    """An optional dependency is not installed.
+
+    The core installs without torch. Running models in process needs the extra ``torch``, training the extra ``train``.
+
+    Next: install the extra into the Python that is named, for instance ``python -m pip install 'fslm-core[torch]'``.
+    """
 
     code = "missing-extra"
     exit_code = 4
 
 
 class DefinitionError(FslmError):
-    """A stage, stack, schema or prompt was written in a way that cannot work."""
+    """A stage, stack, schema or prompt was written in a way that cannot work.
+
+    It is never raised itself; the kinds below it say which part is meant. Nearly all of it shows while a plugin is
+    imported or a stack is checked, before any weight is loaded.
+
+    Next: the author of the plugin mends the definition; ``fslm check STACK`` tells whether it holds.
+    """
 
     code = "definition"
     exit_code = 3
 
 
 class SchemaError(DefinitionError):
-    """A pydantic model that no grammar can express, or that has no bound."""
+    """A pydantic model that no grammar can express, or that has no bound.
+
+    Models write under a grammar made of the output model, and only what is bounded can be promised to end: strings and
+    lists need ``max_length``, types without a JSON form cannot be used. Also values that JSON cannot hold, as ``nan``
+    or half of a surrogate pair, and a narrowing that would widen.
+
+    Next: bound or replace the field that is named.
+    """
 
     code = "schema"
 
 
 class PromptError(DefinitionError):
-    """A template that does not parse, does not render, or tries to leave its sandbox."""
+    """A template that does not parse, does not render, or tries to leave its sandbox.
+
+    Templates are Jinja with the blocks ``system`` and ``user``. They see the fields of the stage's input and nothing
+    else; a name that is not there is an error and not empty text, and what reaches for Python internals, loops without
+    end or writes without bound is refused.
+
+    Next: mend the template at the place that is named.
+    """
 
     code = "prompt"
 
 
 class StageError(DefinitionError):
-    """A stage that contradicts itself."""
+    """A stage that contradicts itself.
+
+    A name that is no dotted lower-case word, a decoding setting out of range, a tool that has a model or whose function
+    is not annotated, a narrowing of a field the output does not have.
+
+    Next: change the ``Stage(…)`` or ``@tool`` that is named.
+    """
 
     code = "stage"
 
 
 class StackError(DefinitionError):
-    """A stack that contradicts itself."""
+    """A stack that contradicts itself.
+
+    A name that is no dotted lower-case words, no steps, two steps of one name, a binding of what no step makes, an
+    input or output that is not a pydantic model.
+
+    Next: change the ``Stack(…)`` that is named, then run ``fslm check STACK``.
+    """
 
     code = "stack"
 
 
 class CheckError(FslmError):
-    """The static check refused a stack; ``findings`` says all that is wrong, not just the first."""
+    """The static check refused a stack; ``findings`` says all that is wrong, not just the first.
+
+    Types that do not fit from step to step, templates that use what the input lacks, outputs no grammar can express, an
+    adapter that was trained for another schema or base, a stage two plugins own. The check runs before any weight is
+    loaded, by ``fslm check`` as when an engine is opened.
+
+    Next: mend what is listed; some of it may be allowed with a setting that the finding names.
+    """
 
     code = "check"
     exit_code = 3
@@ -227,70 +320,139 @@ class CheckError(FslmError):
 
 
 class PluginError(FslmError):
-    """A plugin cannot be loaded or breaks a rule."""
+    """A plugin cannot be loaded or breaks a rule.
+
+    It is never raised itself; the kinds below it say what is wrong with the plugin.
+
+    Next: ``fslm plugins`` lists every plugin and why one is not loaded.
+    """
 
     code = "plugin"
     exit_code = 4
 
 
 class PluginLoadError(PluginError):
-    """A plugin raised while it was loaded, or returned the wrong type; it is quarantined."""
+    """A plugin raised while it was loaded, or returned the wrong type; it is quarantined.
+
+    Its import failed (a package that is missing, a fault in its code), its entry point names no module, a hook returned
+    what it must not, or it offers a name outside its own. The other plugins work on; only what needs this one fails.
+
+    Next: ``fslm plugins`` shows the reason and ``fslm --debug …`` where it was raised. Mend or reinstall the plugin, or
+    leave it out with ``fslm plugins disable NAME``.
+    """
 
     code = "plugin-load"
 
 
 class DuplicateNameError(PluginError):
-    """Two owners of one name."""
+    """Two owners of one name.
+
+    Two installed distributions offer a stack, stage, checkpoint, backend or verb of one name. fslm does not choose: the
+    name is nobody's until one of them is disabled.
+
+    Next: ``fslm plugins disable DISTRIBUTION``, or uninstall one of the two.
+    """
 
     code = "duplicate-name"
 
 
 class CheckpointError(FslmError):
-    """A model's weights or tokenizer."""
+    """A model's weights or tokenizer.
+
+    A folder without weights or of a kind that fslm does not read, a tensor format it does not know, a checkpoint that
+    is not pinned to a commit, an adapter where a base model belongs.
+
+    Next: give what was expected; ``fslm models verify NAME`` reads a checkpoint through.
+    """
 
     code = "checkpoint"
     exit_code = 4
 
 
 class CheckpointUnavailableError(CheckpointError):
-    """The checkpoint is not in the cache and could not be got."""
+    """The checkpoint is not in the cache and could not be got.
+
+    fslm is told to stay offline, the network or the package index does not answer, or the folder given does not hold
+    what is needed.
+
+    Next: ``fslm models pull NAME`` with a network, or carry what ``expected`` names to this machine and run
+    ``fslm models pull NAME --from DIR``.
+    """
 
     code = "checkpoint-unavailable"
 
 
 class CheckpointCorruptError(CheckpointError):
-    """The bytes are not those the hash promises."""
+    """The bytes are not those the hash promises.
+
+    A download or a copy was cut short, a disk failed, or someone changed a file. Nothing was loaded from it.
+
+    Next: remove the folder that is named and get it again with ``fslm models pull NAME``. If it stays so, ask who runs
+    the package index.
+    """
 
     code = "checkpoint-corrupt"
 
 
 class AdapterError(FslmError):
-    """A LoRA folder that is cut short, of another base, shape or hash."""
+    """A LoRA folder that is cut short, of another base, shape or hash.
+
+    An adapter never falls back on its base: what does not fit whole is refused. Causes are a file that is missing or
+    cut short, weights that are not finite, shapes or targets of another base, a hash other than the one the stage or
+    the settings name, a kind of PEFT other than plain LoRA.
+
+    Next: install the plugin that brings it again, make it again with its recipe, or correct the path.
+    """
 
     code = "adapter"
     exit_code = 4
 
 
 class BackendError(FslmError):
-    """What turns a prompt into text failed."""
+    """What turns a prompt into text failed.
+
+    The server does not answer or answers nonsense, the device cannot be used, the model's output is no number, the
+    grammar broke off. The kinds below it tell the two causes that a caller can mend.
+
+    Next: ``fslm doctor`` looks at the machine; a server's own log says more. A run may be tried again.
+    """
 
     code = "backend"
 
 
 class ContextOverflowError(BackendError):
-    """Prompt and output do not fit the model's context."""
+    """Prompt and output do not fit the model's context.
+
+    The rendered prompt and the room kept for the answer (``max_tokens``) are together longer than the model can read.
+    Nothing is cut off in silence.
+
+    Next: shorten the input or the template, lower ``max_tokens``, or let the stage cut its input with
+    ``on_overflow="truncate"``.
+    """
 
     code = "context-overflow"
 
 
 class CapabilityError(BackendError):
-    """A stage needs what the backend does not offer."""
+    """A stage needs what the backend does not offer.
+
+    Scoring of choices, log-probabilities, several outputs at once: not every server has them.
+
+    Next: use the torch backend for this stage, or change the stage's decoding.
+    """
 
     code = "capability"
 
 
 class StageFailedError(FslmError):
-    """A step gave no valid message; ``attempts`` keeps every text it wrote and what was wrong with it."""
+    """A step gave no valid message; ``attempts`` keeps every text it wrote and what was wrong with it.
+
+    The text was cut off, did not fit the output model, or a plugin's check refused it, at every attempt the stage
+    allows. No text is repaired and no earlier step's message is changed.
+
+    Next: ``fslm trace show last`` shows the prompt and every attempt. Allow more ``attempts`` with a temperature above
+    0, train the stage on such inputs, or mend the check.
+    """
 
     code = "stage-failed"
 
@@ -310,13 +472,24 @@ class StageFailedError(FslmError):
 
 
 class ToolError(StageFailedError):
-    """A tool stage's function raised, timed out or returned the wrong type."""
+    """A tool stage's function raised, timed out or returned the wrong type.
+
+    A tool is the plugin author's own Python; what it raises ends its step alone and is kept as ``__cause__``.
+
+    Next: mend the function, or raise ``@tool(timeout=…)``.
+    """
 
     code = "tool"
 
 
 class RunFailed(FslmError):
-    """A run ended without an output. ``run`` is what there is of it, ``error`` the reason."""
+    """A run ended without an output. ``run`` is what there is of it, ``error`` the reason.
+
+    ``engine.run`` and ``arun`` raise it; its text, ``to_dict()`` and exit code are those of ``error``, which is of the
+    kind that names the cause. ``map`` and ``amap`` give the run back in place of raising.
+
+    Next: look at ``failed.error`` and at ``failed.run``; its trace is shown by ``fslm trace show``.
+    """
 
     code = "run-failed"
 
@@ -332,36 +505,93 @@ class RunFailed(FslmError):
     def to_dict(self) -> dict[str, Any]:
         return self.error.to_dict()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (*self.error.notes, *super().notes)
+
 
 class EngineBusy(FslmError):
-    """More runs are in flight than the engine admits; try again or raise ``max_in_flight``."""
+    """More runs are in flight than the engine admits; try again or raise ``max_in_flight``.
+
+    ``run`` and ``arun`` do not queue without bound; ``map`` and ``amap`` wait in place of raising.
+
+    Next: answer 503 with ``Retry-After`` in a service, try again after a pause elsewhere, or open the engine with a
+    larger ``max_in_flight``.
+    """
 
     code = "engine-busy"
     exit_code = 5
 
 
 class DeadlineExceeded(FslmError):
-    """The time allowed for a run has passed; its work was stopped."""
+    """The time allowed for a run has passed; its work was stopped.
+
+    The ``timeout`` of the run, counted from its call, waiting for other runs included.
+
+    Next: allow more time, let fewer runs in at once, or ask for fewer tokens.
+    """
 
     code = "deadline"
 
 
 class StoreError(FslmError):
-    """The trace database is locked, full, corrupt, read-only or of a newer version."""
+    """The trace database is locked, full, corrupt, read-only or of a newer version.
+
+    Also: there is no trace yet, or the file is some other database. A run whose beginning cannot be recorded does not
+    start; ``trace.on_failure = "continue"`` lets runs go on without a trace, with a warning.
+
+    Next: do what the text says to the file it names, or set ``trace.path`` to another one.
+    """
 
     code = "store"
     exit_code = 4
 
 
 class TrainError(FslmError):
-    """A recipe, its data, or a training run."""
+    """A recipe, its data, or a training run.
+
+    A recipe with an unknown key or a value out of range, data that is not there, is empty or does not fit the stage's
+    models, targets the base does not have, an adapter that cannot be written.
+
+    Next: mend the recipe or the rows that are named; nothing was trained.
+    """
 
     code = "train"
     exit_code = 2
 
 
 class TrainInterrupted(TrainError):
-    """Training was stopped by Ctrl-C; the text says where it stands and how to go on."""
+    """Training was stopped by Ctrl-C; the text says where it stands and how to go on.
+
+    Before the first checkpoint nothing remains; after it the run goes on from the last one.
+
+    Next: the same command with ``--resume``.
+    """
 
     code = "train-interrupted"
     exit_code = 130
+
+
+class SystemRefusedError(FslmError):
+    """The operating system refused the command line something.
+
+    A file that is not there or not yours, a full disk, a closed standard output. Python programs get the ``OSError``
+    itself.
+
+    Next: do what the system's words say about the path that is named.
+    """
+
+    code = "system"
+
+
+class InternalError(FslmError):
+    """Something raised that nobody foresaw: a fault in fslm, or in the code of a plugin.
+
+    The command line makes it of every exception that is not an ``FslmError``, so that no traceback reaches a user.
+
+    Next: run the same command as ``fslm --debug …`` and report what it shows; a traceback through a plugin's file is
+    for the plugin's author.
+    """
+
+    code = "internal"
+    exit_code = 70

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from ..errors import FslmError, UsageError
+from ..errors import FslmError, InternalError, SystemRefusedError, UsageError
 from . import screen
 from .session import Session
 
@@ -155,19 +155,6 @@ def run(args: list[str]) -> int:
         return _told(error)
 
 
-class _InternalError(FslmError):
-    """Something raised that nobody foresaw."""
-
-    code = "internal"
-    exit_code = 70
-
-
-class _SystemError(FslmError):
-    """The operating system refused something."""
-
-    code = "system"
-
-
 def _told(error: Exception) -> int:
     """Print an error and return its exit code."""
     if isinstance(error, typer.Abort):
@@ -188,8 +175,8 @@ def _as_ours(error: Exception) -> FslmError:
         return UsageError(text, hint=f"see `{path} --help`{dash}")
     if isinstance(error, OSError):
         place = None if error.filename is None else str(error.filename)
-        return _SystemError(f"the system refused: {error.strerror or error}", where=place)
-    return _InternalError(
+        return SystemRefusedError(f"the system refused: {error.strerror or error}", where=place)
+    return InternalError(
         f"an error in fslm itself, or in a plugin's code: {type(error).__name__}: {error}",
         hint="run `fslm --debug …` to see where, and report it with what it shows",
     )

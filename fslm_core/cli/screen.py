@@ -74,7 +74,8 @@ def show_error(error: FslmError) -> None:
     lines = [f"{code} {place}{_indented(error.what)}"]
     if isinstance(reason, CheckError):
         lines += [f"  - {_indented(finding)}" for finding in reason.findings]
-    rows = (("found", error.found), ("expected", error.expected), ("next", error.hint))
+    notes = [("note", note) for note in error.notes]
+    rows = (("found", error.found), ("expected", error.expected), *notes, ("next", error.hint))
     lines += [f"  {typer.style(name, bold=True)}: {_indented(text)}" for name, text in rows if text]
     typer.echo("\n".join(lines), err=True)
 
