@@ -13,6 +13,7 @@
 from .keep import ContentMode
 from .privacy import sensitive_fields
 from .recorder import OnFailure, Recorder
+from .redact import Redactor
 from .rows import RunRow, StoredAttempt, StoredContent, StoredNode, StoredRun, StoredSpan
 from .store import TraceStore
 
@@ -20,6 +21,7 @@ __all__ = [
     "ContentMode",
     "OnFailure",
     "Recorder",
+    "Redactor",
     "RunRow",
     "StoredAttempt",
     "StoredContent",

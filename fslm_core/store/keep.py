@@ -8,18 +8,19 @@ times and the names that programs are made of (stacks, steps, stages, fields, sc
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from ..errors import FslmError, StageFailedError
-from ..message import Attempt, Message, Origin, Problem, TokenTrace
+from ..errors import FslmError
+from ..message import Attempt, Message, Origin, TokenTrace
 from ..prompt import REDACTED, Prompt, Span
 from ..schema import dumps, plain_data, schema_id_of
-from .privacy import Key, Secrets, blank, labels_of, names_of, pick, sensitive_fields
+from .privacy import Key, blank, names_of, sensitive_fields
+from .redact import Redactor, bare_error, problem_as, spelt
 
 ContentMode = Literal["full", "redacted", "none"]
 
@@ -76,7 +77,7 @@ class Keeper:
         return KeptAttempt(
             None if attempt.prompt is None else _spans(attempt.prompt),
             attempt.raw,
-            [_problem(p, p.text, p.field) for p in attempt.problems],
+            [problem_as(p, p.text, p.field) for p in attempt.problems],
             None if attempt.tokens is None else _tokens(attempt.tokens, text=True),
         )
 
@@ -99,34 +100,20 @@ class RedactedKeeper(Keeper):
 
     def __init__(self, key: Key) -> None:
         self._key = key
-        self._secrets = Secrets()
-        self._touched = True
-        self._knows_failure = False
+        self._redactor = Redactor()
 
     def begin(self, message: Message[Any]) -> None:
-        self._touched = False
-        self._secrets.known = True
-        self._note(message.content)
+        self._redactor.begin(message.content)
 
     def see(self, origin: Origin | None, *, failed: bool) -> None:
         models = (origin.input, origin.output) if origin else (None,)
         if any(model is None or sensitive_fields(model) for model in models):
-            self._touched = True
+            self._redactor.touched = True
         if failed:
-            self._knows_failure = origin is not None
-
-    def _note(self, content: BaseModel) -> None:
-        if paths := sensitive_fields(type(content)):
-            self._touched = True
-            data = plain_data(content)
-            for path in paths:
-                self._secrets.add(list(pick(data, path)))
+            self._redactor.knows_failure = origin is not None
 
     def content(self, message: Message[Any]) -> KeptContent:
-        model: type[BaseModel] = type(message.content)
-        self._note(message.content)
-        clean = blank(plain_data(message.content), sensitive_fields(model))
-        text = dumps(self._secrets.scrub(clean, keep=labels_of(model)))
+        text = dumps(self._redactor.content(message.content))
         # What is hidden depends on the run, so equal contents may be kept apart: the name says which of them it is.
         return self._content(message, self._key.hash(self.mode, message.content_id, text), text)
 
@@ -134,25 +121,17 @@ class RedactedKeeper(Keeper):
         return self._key.hash("work", work_key) if work_key else ""
 
     def narrowed(self, schema: Mapping[str, Any] | None, model: type[BaseModel]) -> Any:
-        return None if schema is None else self._narrowed(schema, labels_of(model))
-
-    def _narrowed(self, node: Any, labels: frozenset[str]) -> Any:
-        if isinstance(node, Mapping):
-            return {
-                name: self._secrets.scrub(value, keep=labels) if name == "enum" else self._narrowed(value, labels)
-                for name, value in node.items()
-            }
-        return [self._narrowed(value, labels) for value in node] if isinstance(node, list) else node
+        return None if schema is None else self._redactor.narrowed(schema, model)
 
     def attempt(self, attempt: Attempt, origin: Origin | None, content: KeptContent | None) -> KeptAttempt:
         kept = super().attempt(attempt, origin, content)
-        if not self._touched:
+        if not self._redactor.touched:
             return kept
-        names = _names(origin)
+        output = origin.output if origin else None
         return KeptAttempt(
             None if attempt.prompt is None else _spans(self._prompt(attempt.prompt, origin)),
             REDACTED if content is None else content.json,
-            [_problem(p, REDACTED, _known(p.field, names)) for p in attempt.problems],
+            [problem_as(p, REDACTED, spelt(p.field, output)) for p in attempt.problems],
             None if attempt.tokens is None else _tokens(attempt.tokens, text=False),
         )
 
@@ -161,18 +140,16 @@ class RedactedKeeper(Keeper):
 
     def _data(self, span: Span, origin: Origin | None) -> Span:
         model = origin.input if origin else None
+        secrets = self._redactor.secrets
         if model is None or span.field not in model.model_fields:  # unknown, or computed from who knows what
             return Span(REDACTED, span.role, False, span.field)
         if any(path.partition(".")[0] == span.field for path in sensitive_fields(model)):
-            self._secrets.add(span.text)
+            secrets.add(span.text)
             return Span(REDACTED, span.role, False, span.field)
-        return Span(self._secrets.scrub_text(span.text), span.role, False, span.field)
+        return Span(secrets.scrub_text(span.text), span.role, False, span.field)
 
     def error(self, error: FslmError) -> dict[str, Any]:
-        if not self._touched and (self._knows_failure or not isinstance(error, StageFailedError)):
-            return super().error(error)
-        where = {"where": self._secrets.scrub_text(error.where)} if error.where else {}
-        return {**_bare(error), **where}
+        return self._redactor.error(error)
 
 
 class ShapeKeeper(Keeper):
@@ -196,16 +173,16 @@ class ShapeKeeper(Keeper):
         return None if schema is None else {"hash": self._key.hash("narrowed", json.dumps(schema, sort_keys=True))}
 
     def attempt(self, attempt: Attempt, origin: Origin | None, content: KeptContent | None) -> KeptAttempt:
-        names = _names(origin)
+        output = origin.output if origin else None
         return KeptAttempt(
             None if attempt.prompt is None else _spans(attempt.prompt, text=False),
             None,
-            [_problem(p, "", _known(p.field, names)) for p in attempt.problems],
+            [problem_as(p, "", spelt(p.field, output)) for p in attempt.problems],
             None if attempt.tokens is None else _tokens(attempt.tokens, text=False),
         )
 
     def error(self, error: FslmError) -> dict[str, Any]:
-        return _bare(error)
+        return bare_error(error)
 
 
 def keeper(mode: ContentMode, key: Key | None) -> Keeper:
@@ -249,33 +226,6 @@ def _tokens(trace: TokenTrace, *, text: bool) -> dict[str, Any]:
         "logprobs": trace.logprobs,
         "forced": "".join("01"[forced] for forced in trace.forced),
     }
-
-
-def _problem(problem: Problem, text: str, field: str | None) -> dict[str, Any]:
-    return {"kind": problem.kind, "text": text, "field": field, "source": problem.source}
-
-
-def _names(origin: Origin | None) -> frozenset[str]:
-    return names_of(origin.output) if origin and origin.output else frozenset()
-
-
-def _known(field: str | None, names: frozenset[str]) -> str | None:
-    """The path as far as the model spells it; what follows may be a value that somebody wrote."""
-    kept = list(_leading(field.split("."), names)) if field else []
-    return ".".join(kept) or None
-
-
-def _leading(parts: list[str], names: frozenset[str]) -> Iterator[str]:
-    for part in parts:
-        if part not in names and not part.isdigit():
-            return
-        yield part
-
-
-def _bare(error: FslmError) -> dict[str, Any]:
-    """An error without anything that was said about this one case: its code, and what that means."""
-    said = (type(error).__doc__ or error.code).strip().partition("\n")[0]
-    return {"code": error.code, "what": said.partition(";")[0].rstrip(".")}
 
 
 __all__ = ["ContentMode", "Keeper", "KeptAttempt", "KeptContent", "keeper", "shape_of"]

@@ -1,0 +1,113 @@
+"""What may be said of one run where its sensitive values may not: one memory of them, and three ways to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..errors import FslmError, StageFailedError
+from ..message import Problem
+from ..schema import plain_data
+from .privacy import Secrets, blank, labels_of, names_of, pick, sensitive_fields
+
+
+class Redactor:
+    """Blanks the sensitive fields of one run's messages, and whatever of their values stands elsewhere.
+
+    Needs no key and no database. It learns from what it is shown: hand it the run's input first, and each message
+    before the texts made from it. Until an input is known everything is taken to be sensitive.
+
+    Args:
+        input: the run's input, or None where it could not even be read.
+
+    >>> from pydantic import Field
+    >>> class Caller(BaseModel):
+    ...     text: str
+    ...     phone: str = Field(json_schema_extra={"sensitive": True})
+    >>> redactor = Redactor(Caller(text="Call 555 0100.", phone="555 0100"))
+    >>> redactor.content(Caller(text="She is at 555 0100.", phone="555 0199"))
+    {'text': 'She is at [redacted].', 'phone': '[redacted]'}
+    >>> redactor.error(StageFailedError("no call to 555 0100", where="step call"))
+    {'code': 'stage-failed', 'what': 'A step gave no valid message', 'where': 'step call'}
+    """
+
+    def __init__(self, input: BaseModel | None = None) -> None:
+        self.secrets = Secrets()
+        self.touched = True
+        """Whether anything of this run is sensitive, as far as has been seen."""
+        self.knows_failure = False
+        """Whether the step that failed has been seen, and what its models mark."""
+        if input is not None:
+            self.begin(input)
+
+    def begin(self, input: BaseModel) -> None:
+        """The run starts with this."""
+        self.touched = False
+        self.secrets.known = True
+        self.note(input)
+
+    def note(self, content: BaseModel) -> None:
+        """Remember the sensitive values of a message."""
+        if paths := sensitive_fields(type(content)):
+            self.touched = True
+            data = plain_data(content)
+            for path in paths:
+                self.secrets.add(list(pick(data, path)))
+
+    def content(self, model: BaseModel) -> Any:
+        """The message as JSON data: sensitive fields blanked, other fields without the values of sensitive ones.
+
+        Raises:
+            SchemaError: it cannot be written as JSON.
+        """
+        self.note(model)
+        kind = type(model)
+        return self.secrets.scrub(blank(plain_data(model), sensitive_fields(kind)), keep=labels_of(kind))
+
+    def narrowed(self, schema: Mapping[str, Any], model: type[BaseModel]) -> Any:
+        """A narrowed schema of ``model``, without sensitive values among its labels."""
+        return self._narrowed(schema, labels_of(model))
+
+    def _narrowed(self, node: Any, labels: frozenset[str]) -> Any:
+        if isinstance(node, Mapping):
+            return {
+                name: self.secrets.scrub(value, keep=labels) if name == "enum" else self._narrowed(value, labels)
+                for name, value in node.items()
+            }
+        return [self._narrowed(value, labels) for value in node] if isinstance(node, list) else node
+
+    def error(self, error: FslmError) -> dict[str, Any]:
+        """What may be written of an error: all of it where nothing is sensitive, else its kind and its place."""
+        if not self.touched and (self.knows_failure or not isinstance(error, StageFailedError)):
+            return error.to_dict()
+        where = {"where": self.secrets.scrub_text(error.where)} if error.where else {}
+        return {**bare_error(error), **where}
+
+
+def bare_error(error: FslmError) -> dict[str, Any]:
+    """An error without anything that was said about this one case: its code, and what that means."""
+    said = (type(error).__doc__ or error.code).strip().partition("\n")[0]
+    return {"code": error.code, "what": said.partition(";")[0].rstrip(".")}
+
+
+def problem_as(problem: Problem, text: str, field: str | None) -> dict[str, Any]:
+    """A problem as JSON data, with this text and field in place of its own."""
+    return {"kind": problem.kind, "text": text, "field": field, "source": problem.source}
+
+
+def spelt(field: str | None, model: type[BaseModel] | None) -> str | None:
+    """A field's path as far as the model spells it; what follows may be a value that somebody wrote."""
+    names = names_of(model) if model is not None else frozenset()
+    return ".".join(_leading(field.split("."), names)) or None if field else None
+
+
+def _leading(parts: list[str], names: frozenset[str]) -> Iterator[str]:
+    for part in parts:
+        if part not in names and not part.isdigit():
+            return
+        yield part
+
+
+__all__ = ["Redactor", "bare_error", "problem_as", "spelt"]
