@@ -97,10 +97,10 @@ class TraceStore:
             stack: only runs of this stack.
             status: only ``running``, ``succeeded``, ``failed``, ``cancelled`` or ``interrupted`` ones.
         """
-        sql = "SELECT * FROM runs WHERE (?1 IS NULL OR stack = ?1) ORDER BY started DESC, id DESC"
+        sql = "SELECT * FROM runs WHERE (:stack IS NULL OR stack = :stack) ORDER BY started DESC, id DESC"
         found: list[RunRow] = []
         with self._reading() as connection:
-            for row in connection.execute(sql, (stack,)):
+            for row in connection.execute(sql, {"stack": stack}):
                 if len(found) >= limit:
                     break
                 run = read_row(row)
