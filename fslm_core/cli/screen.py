@@ -7,22 +7,21 @@ Data is shown, never obeyed: control characters, escape sequences and marks that
 from __future__ import annotations
 
 import io
-import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from ..errors import CheckError, FslmError, RunFailed
+from ..serve.text import as_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _WIDE = 10_000
 _UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def prepare() -> None:
@@ -39,16 +38,6 @@ def clean(text: object) -> str:
     'a\\\\x1b[31mb'
     """
     return _UNSAFE.sub(lambda m: m[0].encode("unicode_escape").decode(), str(text))
-
-
-def as_json(data: Any, *, indent: int | None = 2) -> str:
-    """Return JSON that keeps letters as they are and escapes what a terminal would obey.
-
-    >>> as_json({"a": "\\x9b31m é"})
-    '{\\n  "a": "\\\\u009b31m é"\\n}'
-    """
-    text = json.dumps(data, ensure_ascii=False, indent=indent, allow_nan=False)
-    return _UNSAFE_IN_JSON.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
 
 
 def result(text: str) -> None:

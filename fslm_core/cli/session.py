@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..plugins import PluginHost
     from ..settings import Settings
     from ..stack import Stack
+    from ..store import ContentMode
     from .progress import TransferBar
 
 
@@ -45,8 +46,13 @@ def session_of(ctx: typer.Context) -> Session:
     return ctx.ensure_object(Session)
 
 
+def content_of(settings: Settings) -> ContentMode:
+    """What the trace of a command keeps: what the settings say, else ``full``."""
+    return settings.trace.content or "full"
+
+
 @contextmanager
-def opened(session: Session, stack: Stack[Any, Any], *, max_in_flight: int) -> Iterator[Engine]:
+def opened(session: Session, stack: Stack[Any, Any], *, max_in_flight: int, trace: bool = True) -> Iterator[Engine]:
     """Open an engine for one stack, with bars for what must be fetched first, and its warnings on standard error.
 
     Raises:
@@ -62,7 +68,8 @@ def opened(session: Session, stack: Stack[Any, Any], *, max_in_flight: int) -> I
             settings=settings,
             host=session.host,
             max_in_flight=max_in_flight,
-            content=settings.trace.content or "full",
+            content=content_of(settings),
+            trace=trace,
             progress=bar,
         )
         with _leaving_at_once(bar):
@@ -118,4 +125,4 @@ def _warnings_shown() -> Iterator[None]:
         log.removeHandler(handler)
 
 
-__all__ = ["Session", "opened", "session_of"]
+__all__ = ["Session", "content_of", "opened", "session_of"]

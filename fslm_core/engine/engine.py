@@ -16,6 +16,7 @@ from ..backends.protocol import Backend, Capabilities
 from ..checkpoints import Progress
 from ..errors import EngineBusy, EngineStateError, FslmError, RunFailed, StoreError, UsageError
 from ..events import Event
+from ..message import Origin
 from ..plugins import PluginHost
 from ..settings import Settings, default
 from ..stack import Stack
@@ -205,6 +206,17 @@ class Engine:
             capabilities=self._backend.capabilities if self._loop is not None else Capabilities(),
             strict=self._strict,
         )
+
+    def origins(self, stack: Stack[Any, Any] | str) -> Mapping[str, Origin]:
+        """Who writes each step's messages, by the step's name: plugin, model, backend, fingerprint.
+
+        It makes the stack ready, as a first run would.
+
+        Raises:
+            CheckError: the stack was refused.
+            CheckpointError, AdapterError: its models cannot be had or loaded.
+        """
+        return self._looping.wait(self._preparer.prepare(self._find(stack))).origins
 
     def _find(self, stack: Stack[Any, Any] | str) -> Stack[Any, Any]:
         if isinstance(stack, str):

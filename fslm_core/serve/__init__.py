@@ -1,0 +1,1 @@
+"""Stacks at work for others: a batch over a file that continues after anything that ends it."""

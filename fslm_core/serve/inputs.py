@@ -1,0 +1,121 @@
+"""From a line of JSON to the fields of a stack's input."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..errors import InputError
+
+
+def bare_field(model: type[BaseModel]) -> str | None:
+    """The field that bare text fills: the only required one, if it is a string; else None.
+
+    >>> class Enquiry(BaseModel):
+    ...     text: str
+    ...     language: str = "en"
+    >>> bare_field(Enquiry)
+    'text'
+    """
+    required = [name for name, field in model.model_fields.items() if field.is_required()]
+    if len(required) == 1 and model.model_fields[required[0]].annotation is str:
+        return required[0]
+    return None
+
+
+def read_line(line: bytes, model: type[BaseModel], *, where: str) -> dict[str, Any]:
+    """Return the fields of one line of a JSONL file: an object, or a bare string where the model takes bare text.
+
+    Raises:
+        InputError: it is not UTF-8, or not what the model can be read from.
+    """
+    text = decode(line, where=where).strip()
+    name = bare_field(model)
+    if name is not None and text.startswith('"'):
+        with suppress(InputError):
+            return parse(f'{{"{name}":{text}}}', model, where=where)
+    return parse(text, model, where=where)
+
+
+def parse(text: str, model: type[BaseModel], *, where: str) -> dict[str, Any]:
+    """Parse one JSON object.
+
+    Raises:
+        InputError: malformed, not an object, a name twice, ``NaN``, nested too deep.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        found = text[max(0, error.pos - 30) : error.pos + 30] or "nothing"
+        raise InputError(
+            f"the input is not JSON: {error.msg} ({place})", where=where, found=found, expected=describe(model)
+        ) from None
+    except RecursionError:
+        raise InputError("the input is nested too deep", where=where, expected=describe(model)) from None
+    except ValueError as error:
+        raise InputError(f"the input is not JSON: {error}", where=where, expected=describe(model)) from None
+    if not isinstance(value, dict):
+        raise InputError("the input is not a JSON object", where=where, found=text, expected=describe(model))
+    return value
+
+
+def describe(model: type[BaseModel]) -> str:
+    """Say in words what a model takes.
+
+    >>> class Order(BaseModel):
+    ...     number: str
+    ...     count: int = 1
+    >>> describe(Order)
+    'a JSON object with number (string), count (integer, optional)'
+    """
+    schema = model.model_json_schema()
+    required = set(schema.get("required", ()))
+    fields = (
+        f"{name} ({_kind(node)}{'' if name in required else ', optional'})"
+        for name, node in schema.get("properties", {}).items()
+    )
+    return "a JSON object with " + ", ".join(fields)
+
+
+def _kind(node: dict[str, Any]) -> str:
+    if "anyOf" in node:
+        return " or ".join(_kind(part) for part in node["anyOf"])
+    if "enum" in node:
+        return "one of " + ", ".join(map(str, node["enum"]))
+    return str(node.get("type", "see the model"))
+
+
+def decode(raw: bytes, *, where: str) -> str:
+    """Decode UTF-8, with or without a byte order mark.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"the input is not UTF-8: byte {error.start} is {raw[error.start]:#04x}",
+            where=where,
+            found=raw[max(0, error.start - 20) : error.start + 20],
+            hint="convert it first, as with `iconv -f LATIN1 -t UTF-8`",
+        ) from None
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {next(n for n in names if names.count(n) > 1)!r} stands twice in one object")
+    return made
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+__all__ = ["bare_field", "decode", "describe", "parse", "read_line"]
