@@ -153,18 +153,25 @@ def _reader(path: Path) -> sqlite3.Connection:
     if not path.exists():
         raise nothing
     location = f"file:{quote(str(path))}?mode=ro"
-    connection = _connected(location)
     try:
-        _recognise(connection, path)
+        connection = _recognised(location, path)
     except sqlite3.OperationalError:  # a folder that cannot be written has no place for the shared index
-        connection.close()
         if Path(f"{path}-wal").exists():
             raise
-        connection = _connected(f"{location}&immutable=1")
-        _recognise(connection, path)
+        connection = _recognised(f"{location}&immutable=1", path)
     if _is_empty(connection):
         connection.close()
         raise nothing
+    return connection
+
+
+def _recognised(uri: str, path: Path) -> sqlite3.Connection:
+    connection = _connected(uri)
+    try:
+        _recognise(connection, path)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
