@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -146,7 +147,8 @@ class Settings(BaseSettings):
         return (init_settings, env_settings, *files)
 
 
-_chosen_files: Sequence[Path] | None = None
+_chosen_files: ContextVar[Sequence[Path] | None] = ContextVar("chosen_files", default=None)
+"""What :func:`load` was given, for the one call that it is given for: threads and tasks do not see each other's."""
 
 
 def user_file() -> Path:
@@ -156,11 +158,24 @@ def user_file() -> Path:
 
 
 def _files_to_read() -> Sequence[Path]:
-    if _chosen_files is not None:
-        return _chosen_files
+    if (chosen := _chosen_files.get()) is not None:
+        return chosen
     if os.environ.get("FSLM_CONFIG"):
-        return (user_file(),)
+        return (_there(user_file()),)
     return (Path(FILE_NAME), user_file())
+
+
+def _there(file: Path) -> Path:
+    """A file that was named; one that is not there must not pass for an empty one."""
+    if file.is_dir() or not file.exists():
+        raise SettingsError(
+            "FSLM_CONFIG names a file that is not there",
+            where="the variable FSLM_CONFIG",
+            found=f"{file}, {'a folder' if file.is_dir() else 'which does not exist'}",
+            expected=f"the path of a TOML file such as {FILE_NAME}",
+            hint="correct the path, make the file (it may be empty), or unset FSLM_CONFIG",
+        )
+    return file
 
 
 def load(*, files: Sequence[Path] | None = None, **overrides: Any) -> Settings:
@@ -171,16 +186,16 @@ def load(*, files: Sequence[Path] | None = None, **overrides: Any) -> Settings:
         overrides: fields to set whatever files and environment say.
 
     Raises:
-        SettingsError: a file that is not TOML, an unknown key, a value of the wrong type.
+        SettingsError: a file that is not TOML, an unknown key, a value of the wrong type, a file named by
+            ``FSLM_CONFIG`` that is not there.
     """
-    global _chosen_files
     known = {f"FSLM_{name}".upper() for name in Settings.model_fields} | {"FSLM_CONFIG"}
     for variable in os.environ:
         if variable.upper().startswith("FSLM_") and variable.upper().split("__")[0] not in known:
             raise SettingsError(
                 f"the variable {variable} means nothing to fslm", expected="one of " + ", ".join(sorted(known))
             )
-    _chosen_files = files
+    token = _chosen_files.set(files)
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -194,7 +209,7 @@ def load(*, files: Sequence[Path] | None = None, **overrides: Any) -> Settings:
     except (ValueError, OSError) as error:  # TOMLDecodeError is a ValueError
         raise SettingsError(f"a settings file cannot be read: {error}", hint="mend the file named above") from None
     finally:
-        _chosen_files = None
+        _chosen_files.reset(token)
 
 
 @cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,36 @@ def test_one_named_file_takes_the_place_of_both(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("FSLM_CONFIG", str(write(tmp_path / "own.toml", 'profile = "own"\n')))
     assert (load().profile, load().offline) == ("own", False)
     assert user_file() == tmp_path / "own.toml"
+
+
+@pytest.mark.parametrize("name", ["missing.toml", "."])
+def test_a_named_file_that_is_not_there_is_no_empty_one(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FSLM_CONFIG", str(tmp_path / name))
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert caught.value.where == "the variable FSLM_CONFIG"
+    assert str(tmp_path / name) in str(caught.value.found)
+    assert load(files=()).backend == "torch"
+
+
+def test_a_named_device_is_an_empty_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FSLM_CONFIG", "/dev/null")
+    assert load().backend == "torch"
+
+
+def test_threads_that_load_at_once_read_their_own_files(tmp_path: Path) -> None:
+    names = [f"p{i}" for i in range(8)]
+    files = [write(tmp_path / f"{name}.toml", f'profile = "{name}"\n') for name in names]
+    together = threading.Barrier(len(files))
+
+    def read(file: Path) -> list[str | None]:
+        together.wait()
+        return [load(files=[file]).profile for _ in range(50)]
+
+    with ThreadPoolExecutor(len(files)) as pool:
+        assert [set(found) for found in pool.map(read, files)] == [{name} for name in names]
 
 
 @pytest.mark.parametrize(

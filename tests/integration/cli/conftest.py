@@ -62,6 +62,7 @@ def environment(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     home.mkdir()
     for name in [name for name in os.environ if name.startswith("FSLM_")]:
         monkeypatch.delenv(name)
+    (home / "fslm.toml").touch()
     monkeypatch.setenv("FSLM_CONFIG", str(home / "fslm.toml"))
     monkeypatch.setenv("FSLM_DATA_DIR", str(home / "data"))
     monkeypatch.setenv("FSLM_CACHE_DIR", str(home / "cache"))
