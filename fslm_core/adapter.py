@@ -63,6 +63,9 @@ class AdapterInfo:
     record: AdapterRecord | None
 
 
+_AGAIN = "install the plugin again, or make the adapter with its `train/` recipe"
+
+
 def inspect(path: Path) -> AdapterInfo:
     """Read an adapter folder's configuration, weights' header and record; load no weight.
 
@@ -82,7 +85,7 @@ def inspect(path: Path) -> AdapterInfo:
             where=str(path),
             found=f"{os.path.basename(error.filename or str(path))}: {error.strerror}",
             expected=f"{CONFIG} and {WEIGHTS}",
-            hint="install the plugin again, or make the adapter with its `train/` recipe",
+            hint=_AGAIN,
         ) from None
     return _inspect(path, stat.st_size, stat.st_mtime_ns, tuple(parts))
 
@@ -92,7 +95,11 @@ def _inspect(path: Path, size: int, changed: int, others: tuple[int, ...]) -> Ad
     config = _json(path / CONFIG)
     if config.get("peft_type") != "LORA" or not isinstance(config.get("r"), int):
         raise AdapterError(
-            "the adapter is not a LoRA", where=str(path / CONFIG), found=config.get("peft_type"), expected="LORA"
+            "the adapter is not a LoRA",
+            where=str(path / CONFIG),
+            found=config.get("peft_type"),
+            expected="LORA, and its rank r",
+            hint="give a folder that PEFT wrote for a LoRA; no other kind is run",
         )
     shapes = _shapes(path / WEIGHTS, size)
     with open(path / WEIGHTS, "rb") as file:
@@ -106,6 +113,7 @@ def _inspect(path: Path, size: int, changed: int, others: tuple[int, ...]) -> Ad
             raise AdapterError(
                 f"{RECORD} is not a training record: {'.'.join(map(str, first['loc']))}: {first['msg']}",
                 where=str(path / RECORD),
+                hint="install the plugin again; without that file the adapter runs too, but nothing vouches for it",
             ) from None
     return AdapterInfo(path, sha256, config["r"], size, config, shapes, record)
 
@@ -114,9 +122,11 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise AdapterError(f"the file is not JSON: {error}", where=str(path)) from None
+        raise AdapterError(f"the file is not JSON: {error}", where=str(path), hint=_AGAIN) from None
     if not isinstance(value, dict):
-        raise AdapterError("the file does not hold a JSON object", where=str(path), found=type(value).__name__)
+        raise AdapterError(
+            "the file does not hold a JSON object", where=str(path), found=type(value).__name__, hint=_AGAIN
+        )
     return value
 
 
@@ -142,7 +152,9 @@ def _shapes(path: Path, size: int) -> dict[str, tuple[int, ...]]:
             for name, entry in tensors.items():
                 start, stop = entry["data_offsets"]
                 if stop - start != math.prod(entry["shape"]) * _WIDTHS[entry["dtype"]]:
-                    raise AdapterError("a tensor's bytes do not match its shape", where=str(path), found=name)
+                    raise AdapterError(
+                        "a tensor's bytes do not match its shape", where=str(path), found=name, hint=_AGAIN
+                    )
                 end = max(end, stop)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise broken from None

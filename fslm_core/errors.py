@@ -43,9 +43,10 @@ documentation and what ``fslm errors CODE`` prints: a summary, what causes it, a
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
     from .message import Attempt, Problem
@@ -126,6 +127,13 @@ class FslmError(Exception):
         """What ``add_note`` added."""
         return tuple(getattr(self, "__notes__", ()))
 
+    def at(self, place: str) -> Self:
+        """The same error, said to have happened at ``place``; a copy, for one failure may concern several runs."""
+        twin = copy.copy(self)
+        twin.where = f"{place}, {self.where}" if self.where else place
+        twin.__cause__ = self.__cause__
+        return twin.with_traceback(self.__traceback__)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
 
@@ -177,16 +185,31 @@ class UnknownNameError(UsageError):
 
     @classmethod
     def of(cls, kind: str, name: str, known: Iterable[str], *, hint: str | None = None) -> UnknownNameError:
-        """Build the error for ``name``, offering the near ones among ``known``."""
+        """Build the error for ``name``, offering the near ones among ``known``; it says where they are looked for."""
         names = sorted(known)
+        where, verb = _HOMES.get(kind, ("this installation", "fslm list"))
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         if near:
             hint = "did you mean " + " or ".join(repr(n) for n in near) + "?"
+        elif not hint:
+            hint = f"see `{verb}`" if names else f"install a plugin that offers one, then see `{verb}`"
         return cls(
             f"there is no {kind} named {shorten(name, 80)!r}",
+            where=where,
             expected="one of " + ", ".join(names) if names else None,
-            hint=hint or (None if names else "install a plugin that offers one, then see `fslm list`"),
+            hint=hint,
         )
+
+
+_HOMES = {
+    "stack": ("the plugins loaded", "fslm list"),
+    "stage": ("the plugins loaded", "fslm list"),
+    "plugin": ("the plugins installed", "fslm plugins"),
+    "checkpoint": ("the checkpoints known", "fslm models list"),
+    "backend": ("the backends known", "fslm doctor"),
+    "run": ("the trace", "fslm trace list"),
+}
+"""Where the names of a kind are looked for, and the command that lists them."""
 
 
 class InputError(UsageError):

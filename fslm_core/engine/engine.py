@@ -30,6 +30,7 @@ from .prepare import Preparer
 from .run import Outcome, Run
 from .tools import ToolRunner
 from .walk import read_input
+from .withhold import withholds
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
@@ -80,7 +81,13 @@ class Engine:
         if threads is not None:
             chosen = chosen.model_copy(update={"torch": chosen.torch.model_copy(update={"threads": threads})})
         if max_in_flight < 1:
-            raise EngineStateError("max_in_flight is out of range", found=max_in_flight, expected="at least 1")
+            raise EngineStateError(
+                "max_in_flight is out of range",
+                where="Engine(max_in_flight=…)",
+                found=max_in_flight,
+                expected="at least 1",
+                hint="leave it out, and 64 runs are let in",
+            )
         self.settings = chosen
         self.host = host or PluginHost(chosen)
         self.ready = False
@@ -126,9 +133,9 @@ class Engine:
 
     def _begin(self) -> None:
         if self._closed:
-            raise EngineStateError("the engine is closed", hint="open a new Engine")
+            raise EngineStateError("the engine is closed", where="Engine", hint="open a new Engine")
         if self._loop is not None:
-            raise EngineStateError("the engine is open already")
+            raise EngineStateError("the engine is open already", where="Engine", hint="use the one that is open")
         asked = self._backend_asked
         self._backend: Backend = (
             backends.create(asked or self.settings.backend, self.settings, extra=self.host.backends)
@@ -137,7 +144,8 @@ class Engine:
         )
         self._store = self._open_store() if self._trace else None
         recorder = self._store.recorder() if self._store is not None else None
-        self._rooms = Rooms(self._backend, self.host, ToolRunner(), recorder, Observers(self.host.observers))
+        observers = Observers(self.host.observers, quotes=self._content == "full")
+        self._rooms = Rooms(self._backend, self.host, ToolRunner(), recorder, observers, self._content)
         self._preparer = Preparer(self._backend, self.host, self.settings, strict=self._strict, progress=self._progress)
         self._slots = asyncio.Semaphore(self.max_in_flight)
         self._at_work: set[asyncio.Task[Any]] = set()
@@ -156,9 +164,9 @@ class Engine:
     @property
     def _looping(self) -> LoopThread:
         if self._loop is None and self._closed:
-            raise EngineStateError("the engine is closed", hint="open a new Engine")
+            raise EngineStateError("the engine is closed", where="Engine", hint="open a new Engine")
         if self._loop is None:
-            raise EngineStateError("the engine is not open", hint="write `with Engine(…) as engine:`")
+            raise EngineStateError("the engine is not open", where="Engine", hint="write `with Engine(…) as engine:`")
         return self._loop
 
     async def _warm(self) -> None:
@@ -222,7 +230,13 @@ class Engine:
         if isinstance(stack, str):
             return self.host.stack(stack)
         if not isinstance(stack, Stack):
-            raise UsageError("what is run is a Stack, or the name of one", found=type(stack).__name__)
+            raise UsageError(
+                "what is run is a Stack, or the name of one",
+                where="Engine",
+                found=type(stack).__name__,
+                expected="a Stack or a str",
+                hint="wrap a single stage: Stack(name, input=…, output=…, steps=[stage])",
+            )
         return stack
 
     # -- one run ------------------------------------------------------------------------------------------------
@@ -275,7 +289,7 @@ class Engine:
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
         found = self._find(stack)
-        checked = read_input(found, value)
+        checked = read_input(found, value, quotes=not withholds(found, self._content))
         prepared = await self._preparer.prepare(found)
         if not waits and self._slots.locked():
             raise EngineBusy(
@@ -365,7 +379,13 @@ class Engine:
         self, stack: Any, inputs: AsyncIterable[Any], concurrency: int, seed: int, timeout: float | None
     ) -> AsyncGenerator[Outcome[Any], None]:
         if concurrency < 1:
-            raise EngineStateError("concurrency is out of range", found=concurrency, expected="at least 1")
+            raise EngineStateError(
+                "concurrency is out of range",
+                where="map(concurrency=…)",
+                found=concurrency,
+                expected="at least 1",
+                hint="leave it out, or pass how many inputs shall run at once",
+            )
         await self._preparer.prepare(self._find(stack))
 
         async def one(index: int, value: Any) -> Outcome[Any]:

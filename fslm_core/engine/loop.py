@@ -50,11 +50,12 @@ class LoopThread:
         if os.getpid() != self._pid:
             raise EngineStateError(
                 "the engine was opened before this process was forked",
+                where="Engine",
                 found=f"process {os.getpid()}, opened in {self._pid}",
                 hint="open an Engine in each worker process, after the fork",
             )
         if self._closed:
-            raise EngineStateError("the engine is closed", hint="open a new Engine")
+            raise EngineStateError("the engine is closed", where="Engine", hint="open a new Engine")
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start ``work`` on the loop. Cancelling the future cancels the work.
@@ -74,6 +75,7 @@ class LoopThread:
             work.close()
             raise EngineStateError(
                 "run, map and stream would block this thread's running event loop",
+                where=f"thread {threading.current_thread().name}",
                 hint="await arun, or use amap and astream",
             )
         future, ended = self._start(work)
@@ -134,7 +136,13 @@ def _loop_runs_here() -> bool:
 
 def _hand_over(task: asyncio.Task[T], outer: concurrent.futures.Future[T]) -> None:
     if task.cancelled():
-        outer.set_exception(EngineStateError("the engine was closed before the work ended", hint="open a new Engine"))
+        outer.set_exception(
+            EngineStateError(
+                "the engine was closed before the work ended",
+                where="Engine",
+                hint="end the runs before the engine is closed, or open a new Engine and run them again",
+            )
+        )
     elif error := task.exception():
         outer.set_exception(error)
     else:

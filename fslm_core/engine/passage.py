@@ -10,17 +10,18 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from ..backends.protocol import Backend
-from ..errors import DeadlineExceeded, FslmError, RunFailed
+from ..errors import DeadlineExceeded, FslmError, InternalError, RunFailed, shorten
 from ..events import Event, RunFinished, RunStarted, TextWritten
 from ..message import Message, node_id
 from ..plugins import PluginHost
 from ..schema import content_id
 from ..stack import INPUT
-from ..store import Recorder
+from ..store import ContentMode, Recorder
 from .observers import Observers
 from .run import Run, new_run_id
 from .tools import ToolRunner
 from .walk import Prepared, Walk
+from .withhold import withheld
 
 Listener = asyncio.Queue[Event | BaseException | None]
 
@@ -34,6 +35,7 @@ class Rooms:
     tools: ToolRunner
     recorder: Recorder | None
     observers: Observers
+    content: ContentMode
 
     def close(self) -> None:
         """Close what is no backend: that one is closed on the engine's loop."""
@@ -100,26 +102,36 @@ class Passage:
             run.error = DeadlineExceeded(
                 f"the run did not end within {self._timeout} s and was stopped",
                 where=f"stack {run.stack}",
-                hint="raise timeout",
+                hint="allow a longer timeout, or let fewer runs in at once",
             )
         except FslmError as error:
-            run.error = error
+            run.error = self._told(error)
         except Exception as error:
-            run.error = FslmError(
-                f"an error that fslm did not expect: {type(error).__name__}: {error}",
+            unexpected = InternalError(
+                f"an error that fslm did not expect: {type(error).__name__}: {shorten(str(error))}",
                 where=f"stack {run.stack}, run {run.id}",
-                hint="if it is not of your own code, please report it",
+                hint="look at its __cause__ (`fslm --debug run …` shows it); if it is not your own code, report it",
             )
-            run.error.__cause__ = error
+            unexpected.__cause__ = error
+            run.error = self._told(unexpected)
         await self._finish("failed" if run.error else "succeeded")
         if run.error is not None:
             raise RunFailed(run, run.error) from run.error
         return run
 
+    def _told(self, error: FslmError) -> FslmError:
+        """The error as the caller may see it: whoever catches it will log it."""
+        stack = self._prepared.stack
+        if self._rooms.content == "full" or not self._prepared.marks:
+            return error
+        steps = {f"stack {stack.name}, step {step.name}" for step in stack.steps}
+        return withheld(error, stack, where=error.where if error.where in steps else f"stack {stack.name}")
+
     def _start(self) -> RunStarted:
         fingerprints = {name: origin.fingerprint for name, origin in self._prepared.origins.items()}
         run = self.run
-        return RunStarted(run.id, run.stack, run.input, run.seed, time.time(), self._rooms.backend.name, fingerprints)
+        backend, marks = self._rooms.backend.name, self._prepared.marks
+        return RunStarted(run.id, run.stack, run.input, run.seed, time.time(), backend, fingerprints, marks)
 
     async def _finish(self, status: Literal["succeeded", "failed", "cancelled"]) -> None:
         run = self.run

@@ -48,7 +48,11 @@ class Run(Generic[Out]):
             FslmError: the run's error, if it has no output.
         """
         if self.result is None:
-            raise self.error or EngineStateError(f"run {self.id} has no output: it is {self.status}")
+            raise self.error or EngineStateError(
+                f"the run has no output: it is {self.status}",
+                where=f"run {self.id}",
+                hint="ask for the output of a run that succeeded",
+            )
         return self.result.content
 
     @property

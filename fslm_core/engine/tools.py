@@ -53,10 +53,15 @@ class ToolRunner:
                 raise ToolError(
                     f"the tool {stage.name} did not end within {tool.timeout} s and was stopped",
                     where=where,
-                    hint="raise @tool(timeout=…), or mend the function",
+                    hint="allow more with @tool(timeout=…), or mend the function",
                 ) from None
             problem = Problem("tool", f"{type(error).__name__}: {error}")
-            raise ToolError(f"the tool {stage.name} raised", where=where, problems=[problem]) from error
+            raise ToolError(
+                f"the tool {stage.name} raised",
+                where=where,
+                problems=[problem],
+                hint="mend the tool's function; the exception is this error's __cause__ (`fslm --debug …` shows it)",
+            ) from error
         scored = answer if isinstance(answer, Scored) else Scored(answer, {})
         if not isinstance(scored.output, stage.output):
             problem = Problem("tool", f"it returned {type(scored.output).__name__}")
@@ -121,7 +126,12 @@ def _validated(stage: Stage[Any, Any], output: BaseModel, where: str) -> BaseMod
         problems = problems_of(error)
     except SchemaError as error:
         problems = [Problem("tool", error.what)]
-    raise ToolError(f"the tool {stage.name} returned what does not fit its own model", where=where, problems=problems)
+    raise ToolError(
+        f"the tool {stage.name} returned what does not fit its own model",
+        where=where,
+        problems=problems,
+        hint=f"make every {stage.output.__name__} valid before it is returned",
+    )
 
 
 def _call(module: str, name: str, text: str) -> tuple[str, dict[str, float]]:

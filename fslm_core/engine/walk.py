@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,11 +15,12 @@ from pydantic import BaseModel, ValidationError
 from ..backends.protocol import Backend, Generation, ModelRef, Request, Sampling
 from ..errors import BackendError, DeadlineExceeded, FslmError, InputError, StageFailedError
 from ..events import AttemptFailed, Event, MessageEmitted, StepSkipped, StepStarted, TextWritten
-from ..message import Attempt, Message, Origin, Problem, Skipped, TokenTrace, Usage, derive_seed, digest, node_id
+from ..message import Attempt, Marks, Message, Origin, Problem, Skipped, TokenTrace, Usage, derive_seed, digest, node_id
 from ..plugins import PluginHost
 from ..schema import Schema, canonical, content_id, dumps, field_spans, parse, plain_data, problems_of
 from ..stack import INPUT, OUTPUT, Source, Stack, Step
 from ..stage import Stage
+from ..store import spelt
 from .run import Run
 from .tools import ToolRunner
 
@@ -36,6 +37,7 @@ class Prepared:
     stack: Stack[Any, Any]
     refs: Mapping[str, ModelRef]
     origins: Mapping[str, Origin]
+    marks: Marks
 
 
 @dataclass
@@ -74,8 +76,10 @@ class Walk:
             await self._do(step)
         except (SystemExit, KeyboardInterrupt) as error:  # raised by code of a plugin; it would end the engine's loop
             raise StageFailedError(
-                f"the stage {step.stage.name} called for an exit: {type(error).__name__}", where=self._where(step.name)
-            ) from None
+                f"the stage {step.stage.name} called for an exit: {type(error).__name__}",
+                where=self._where(step.name),
+                hint="raise an ordinary exception there: a stage cannot end the program",
+            ) from error
 
     async def _do(self, step: Step) -> None:
         started = time.time()
@@ -175,7 +179,9 @@ class Walk:
         if problems := self.host.check_message(stage, scored.output):
             attempt = replace(attempt, problems=tuple(problems))
             await self._failed(step, attempt)
-            raise StageFailedError("the message was refused", where=where, problems=problems, attempts=[attempt])
+            raise StageFailedError(
+                "the message was refused", where=where, problems=problems, attempts=[attempt], hint=self._look()
+            )
         key = (
             digest(SEMANTICS, self.prepared.origins[step.name].fingerprint, canonical(value)) if stage.tool.pure else ""
         )
@@ -228,9 +234,14 @@ class Walk:
                         return piece
                     await self.emit(TextWritten(self.run.id, step.name, piece.text))
         except BackendError as error:
-            error.where = error.where or self._where(step.name)
-            raise
-        raise BackendError("the backend ended without an output", where=self._where(step.name), found=self.backend.name)
+            raise error.at(self._where(step.name)) from error.__cause__
+        raise BackendError(
+            "the backend ended without an output",
+            where=self._where(step.name),
+            found=self.backend.name,
+            expected="a Generation at the end of its stream",
+            hint="report it to the backend's author",
+        )
 
     def _judge(self, stage: Stage[Any, Any], schema: Schema, made: Generation, index: int) -> tuple[Any, Attempt]:
         content: Any = None
@@ -296,8 +307,11 @@ class Walk:
         )
 
 
-def read_input(stack: Stack[Any, Any], value: object) -> Any:
+def read_input(stack: Stack[Any, Any], value: object, *, quotes: bool = True) -> Any:
     """Validate what a run is given: an instance of the input model, or a mapping of its fields.
+
+    Args:
+        quotes: False keeps what was given out of the error's text.
 
     Raises:
         InputError: it does not fit; the text names every field that is wrong.
@@ -309,31 +323,50 @@ def read_input(stack: Stack[Any, Any], value: object) -> Any:
         for n, f in model.model_fields.items()
     )
     if isinstance(value, BaseModel) and not isinstance(value, model):
-        raise InputError("the input is another model", where=where, found=type(value).__name__, expected=model.__name__)
+        raise InputError(
+            "the input is another model",
+            where=where,
+            found=type(value).__name__,
+            expected=model.__name__,
+            hint=f"pass {model.__name__}(…), or a mapping of its fields",
+        )
     if not isinstance(value, BaseModel | Mapping):
         raise InputError(
             "the input is neither a model nor a mapping",
             where=where,
             found=type(value).__name__,
             expected=f"{model.__name__}({shape})",
+            hint=f"pass {model.__name__}(…), or a mapping of its fields",
         )
     try:
         plain = _fields(value, model) if isinstance(value, BaseModel) else dict(value)
         unknown = sorted(set(map(str, plain)) - set(model.model_fields))
         if unknown:
             raise InputError(
-                "the input has a field the model does not", where=where, found=", ".join(unknown), expected=shape
+                "the input has a field the model does not",
+                where=where,
+                found=", ".join(unknown) if quotes else f"{len(unknown)} of unknown name",
+                expected=shape,
+                hint="leave it out, or correct its name",
             )
         checked = model.model_validate(plain, by_name=True)
         canonical(checked)
     except ValidationError as error:
-        found = "; ".join(map(str, problems_of(error)))
-        raise InputError("the input does not fit", where=where, found=found, expected=shape) from None
+        found = "; ".join(map(str, problems_of(error) if quotes else _kinds_of(error, model)))
+        raise InputError(
+            "the input does not fit", where=where, found=found, expected=shape, hint="correct what was found"
+        ) from None
     except InputError:
         raise
     except FslmError as error:
         raise InputError(error.what, where=where, found=error.found, expected=error.expected, hint=error.hint) from None
     return checked
+
+
+def _kinds_of(error: ValidationError, model: type[BaseModel]) -> Iterator[Problem]:
+    """Pydantic's findings without its sentences, which may quote the value."""
+    for found in error.errors(include_url=False, include_context=False, include_input=False):
+        yield Problem("validator", found["type"], spelt(".".join(map(str, found["loc"])), model))
 
 
 def _fields(value: BaseModel, model: type[BaseModel]) -> dict[str, Any]:

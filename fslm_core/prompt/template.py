@@ -59,6 +59,7 @@ class Template:
                 f"the template uses what is not there: {error.message}",
                 where=f"{name}, line {error.lineno}",
                 expected="one of the filters " + ", ".join(sorted(FILTERS)) if "filter" in str(error) else None,
+                hint="write that line with what there is",
             ) from None
         except TemplateSyntaxError as error:
             raise PromptError(
@@ -67,7 +68,7 @@ class Template:
                 hint="mend that line",
             ) from None
         except (TemplateError, RecursionError, MemoryError) as error:
-            raise PromptError(f"the template cannot be used: {error}", where=name) from None
+            raise PromptError(f"the template cannot be used: {error}", where=name, hint="write it simpler") from None
         self.blocks: frozenset[str] = frozenset(self._compiled.blocks)
         self.variables: frozenset[str] = frozenset(meta.find_undeclared_variables(tree))
         self.static_texts: tuple[str, ...] = tuple(data.data for data in tree.find_all(nodes.TemplateData))
@@ -93,7 +94,10 @@ class Template:
         names = {block.name for block in blocks}
         if unknown := names - set(ROLES):
             raise PromptError(
-                "a template has the blocks 'system' and 'user' only", where=self.name, found=", ".join(sorted(unknown))
+                "a template has the blocks 'system' and 'user' only",
+                where=self.name,
+                found=", ".join(sorted(unknown)),
+                hint="write its text into one of the two",
             )
         if not blocks:
             return
@@ -139,15 +143,24 @@ class Template:
                 f"the template uses a name that is not there: {error.message}",
                 where=place,
                 expected="one of " + ", ".join(sorted(values)),
+                hint="correct the name, or add the field to the stage's input model",
             ) from None
         except SecurityError as error:
-            raise PromptError(f"the template tried what its sandbox forbids: {error}", where=place) from None
+            raise PromptError(
+                f"the template tried what its sandbox forbids: {error}",
+                where=place,
+                hint="prepare it in a tool step before, and give the template the result",
+            ) from None
         except PromptError as error:
             error.where = place
             raise
         except Exception as error:  # an expression of the template raised; it is the author's to mend
             what = shorten(f"{type(error).__name__}: {error}")
-            raise PromptError(f"the template could not be rendered: {what}", where=place) from None
+            raise PromptError(
+                f"the template could not be rendered: {what}",
+                where=place,
+                hint="guard the expression, as in {% if name %}…{% endif %}",
+            ) from None
         return Prompt(tuple(spans))
 
     def _spans(self, pieces: Iterator[str], role: Role) -> list[Span]:
@@ -156,7 +169,11 @@ class Template:
         for piece in pieces:
             size += len(piece)
             if size > MAX_TEXT:
-                raise PromptError(f"the rendered prompt exceeds {MAX_TEXT} characters")
+                raise PromptError(
+                    f"the rendered prompt exceeds {MAX_TEXT} characters",
+                    where=self.name,
+                    hint="bound the fields it shows with max_length, or shorten them: {{ text[:2000] }}",
+                )
             static = not isinstance(piece, Data) and piece in self._constants
             span = Span(str.__str__(piece), role, static, getattr(piece, "field", None))
             if static and spans and spans[-1].static:
@@ -200,12 +217,22 @@ class Expression:
             self._compiled = Sandbox().compile_expression(source, undefined_to_none=False)
             tree = Sandbox().parse("{% if " + source + " %}{% endif %}")
         except (TemplateError, RecursionError, MemoryError) as error:
-            raise PromptError(f"the expression does not parse: {error}", found=source) from None
+            raise PromptError(
+                f"the expression does not parse: {error}",
+                where="when",
+                found=source,
+                hint="write a Jinja expression, as in \"category.label != 'OTHER'\"",
+            ) from None
         gets = list(tree.find_all(nodes.Getattr))
         items = [n for n in tree.find_all(nodes.Getitem) if isinstance(n.arg, nodes.Const)]
         named = [n.name for n in tree.find_all(nodes.Name)] + [n.attr for n in gets]
         if any(name.startswith("_") for name in named):
-            raise PromptError("the expression reaches for Python internals", found=source)
+            raise PromptError(
+                "the expression reaches for Python internals",
+                where="when",
+                found=source,
+                hint="use names without an underscore at their front",
+            )
         self.names = frozenset(meta.find_undeclared_variables(tree))
         reached = [(n.node, n.attr) for n in gets] + [(n.node, n.arg.value) for n in items]  # type: ignore[attr-defined]
         self.attributes = frozenset((node.name, str(attr)) for node, attr in reached if isinstance(node, nodes.Name))
@@ -220,7 +247,12 @@ class Expression:
             with budgeted():
                 return bool(self._compiled(**values))
         except Exception as error:  # the expression is the author's; whatever it raises is his to mend
-            raise PromptError(f"the expression failed: {shorten(str(error))}", found=self.source) from None
+            raise PromptError(
+                f"the expression failed: {shorten(str(error))}",
+                where="when",
+                found=self.source,
+                hint='guard it, as in "a is not none and a.b > 1"',
+            ) from None
 
 
 def variables_of(model: BaseModel) -> dict[str, Any]:

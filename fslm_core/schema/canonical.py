@@ -13,6 +13,7 @@ from pydantic_core import PydanticSerializationError
 
 from ..errors import SchemaError
 
+_VALUE = "a value"
 _WORDS = {True: "true", False: "false", None: "null"}
 
 
@@ -39,7 +40,9 @@ def dumps(value: object) -> str:
         return "{" + ",".join(f"{_string(str(k))}:{dumps(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(dumps, value)) + "]"
-    raise SchemaError("JSON has no such value", found=value)
+    raise SchemaError(
+        "JSON has no such value", where=_VALUE, found=value, hint="use text, numbers, booleans, lists and dicts"
+    )
 
 
 def _string(text: str) -> str:
@@ -47,7 +50,9 @@ def _string(text: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise SchemaError(
-            "the text holds half of a surrogate pair, which is no text", hint="decode it properly before you pass it"
+            "the text holds half of a surrogate pair, which is no text",
+            where=_VALUE,
+            hint="decode it properly before you pass it",
         ) from None
     return encode_basestring(text).replace("\x7f", "\\u007f")
 
@@ -56,12 +61,16 @@ def _integer(value: int) -> str:
     try:
         return int.__repr__(value)
     except ValueError:  # Python refuses to write thousands of digits
-        raise SchemaError("an integer has more digits than can be written", hint="bound the field") from None
+        raise SchemaError(
+            "an integer has more digits than can be written", where=_VALUE, hint="bound the field with le=…"
+        ) from None
 
 
 def _decimal(value: float) -> str:
     if not math.isfinite(value):
-        raise SchemaError("JSON has no such number", found=value)
+        raise SchemaError(
+            "JSON has no such number", where=_VALUE, found=value, hint="use None where there is no finite number"
+        )
     text = format(Decimal(repr(float(value))), "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")
@@ -78,7 +87,11 @@ def plain_data(instance: BaseModel) -> dict[str, Any]:
     try:
         return instance.model_dump(mode="json", include=names, by_alias=False)
     except (PydanticSerializationError, UnicodeError) as error:
-        raise SchemaError(f"a value cannot be written as JSON: {error}", where=type(instance).__name__) from None
+        raise SchemaError(
+            f"a value cannot be written as JSON: {error}",
+            where=type(instance).__name__,
+            hint="give the field a type that JSON can hold",
+        ) from None
 
 
 def canonical(instance: BaseModel) -> str:
@@ -87,7 +100,11 @@ def canonical(instance: BaseModel) -> str:
     Raises:
         SchemaError: a value that JSON cannot hold.
     """
-    return dumps(plain_data(instance))
+    try:
+        return dumps(plain_data(instance))
+    except SchemaError as error:
+        error.where = type(instance).__name__
+        raise
 
 
 def field_spans(text: str) -> dict[str, tuple[int, int]]:

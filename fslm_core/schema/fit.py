@@ -113,7 +113,11 @@ def narrowed(node: Json, values: Sequence[Any], place: str) -> Json:
         kept = [n for n in node["anyOf"] if n == {"type": "null"}]
         rest = [n for n in node["anyOf"] if n not in kept]
         if len(rest) != 1:
-            raise SchemaError("a union of several types cannot be narrowed", where=place)
+            raise SchemaError(
+                "a union of several types cannot be narrowed",
+                where=place,
+                hint="give the field one type, or that and None",
+            )
         present = [v for v in values if v is not None] if kept else values
         return {"anyOf": [narrowed(rest[0], present, place), *kept]} if present or not kept else {"enum": [None]}
     if node.get("type") == "array" and "items" in node:
@@ -127,7 +131,12 @@ def narrowed(node: Json, values: Sequence[Any], place: str) -> Json:
         _refuse_wider(node, values, place)
         left = list(values)
     else:
-        raise SchemaError("only enums, strings and lists of them can be narrowed", where=place, found=dumps(node))
+        raise SchemaError(
+            "only enums, strings and lists of them can be narrowed",
+            where=place,
+            found=dumps(node),
+            hint="leave the field out of narrow=…",
+        )
     if not left:
         raise SchemaError(
             "narrowing leaves no value to choose", where=place, hint="give the field a nullable type, or skip the step"
@@ -138,7 +147,13 @@ def narrowed(node: Json, values: Sequence[Any], place: str) -> Json:
 def _refuse_wider(node: Json, values: Sequence[object], place: str) -> None:
     for value in values:
         for text, _ in faults(value, node):
-            raise SchemaError(f"narrowing may only narrow: {text}", where=place, found=value, expected=dumps(node))
+            raise SchemaError(
+                f"narrowing may only narrow: {text}",
+                where=place,
+                found=value,
+                expected=dumps(node),
+                hint="offer only values that the output model allows",
+            )
 
 
 def _kind_fits(value: object, node: Json) -> bool:

@@ -194,7 +194,9 @@ def _raw(model: type[BaseModel], mode: Literal["validation", "serialization"]) -
         return model.model_json_schema(mode=mode, by_alias=mode == "validation")
     except Exception as error:  # pydantic raises several kinds here
         raise SchemaError(
-            f"pydantic cannot express the model as JSON Schema: {shorten(str(error))}", where=model.__name__
+            f"pydantic cannot express the model as JSON Schema: {shorten(str(error))}",
+            where=model.__name__,
+            hint="use types that have a JSON form",
         ) from None
 
 
@@ -250,13 +252,17 @@ def _normal(node: Json, defs: Json, where: str, above: tuple[str, ...]) -> Json:
             return {"anyOf": [_normal(n, defs, where, above) for n in node[key]]}
     if "allOf" in node:
         if len(node["allOf"]) != 1:
-            raise SchemaError("an intersection of schemas cannot be expressed", where=where)
+            raise SchemaError(
+                "an intersection of schemas cannot be expressed",
+                where=where,
+                hint="write one model with all the fields",
+            )
         return _normal(node["allOf"][0], defs, where, above)
     if "const" in node:
         return {"enum": [node["const"]]}
     if "enum" in node:
         if not node["enum"]:
-            raise SchemaError("an enum without members", where=where)
+            raise SchemaError("an enum without members", where=where, hint="give it the values to choose from")
         return {"enum": list(node["enum"])}
     make = _MAKERS.get(node.get("type", ""))
     if make is None:
@@ -359,6 +365,7 @@ def _multiples(bounds: Json, step: Decimal, where: str) -> list[float]:
             where=where,
             found=f"{len(places)} multiples of {step}",
             expected=f"whole bounds and a step of 1, 0.1, 0.01, …, or 1 to {_LISTED} multiples",
+            hint="change ge, le or multiple_of of the field",
         )
     return [float(place * step) for place in places]
 

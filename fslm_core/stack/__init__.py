@@ -132,12 +132,20 @@ class Stack(Generic[In, Out]):
         self.description = description
         where = f"stack {name}"
         if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise StackError("a stack's name is dotted lower-case words", found=name)
+            raise StackError(
+                "a stack's name is dotted lower-case words",
+                where="Stack(…)",
+                found=name,
+                expected="letters, digits, '-', '_' and dots, as in 'support.triage'",
+                hint="begin it with the plugin's name",
+            )
         for label, kind in (("input", input), ("output", output)):
             if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-                raise StackError(f"{label} is not a pydantic model", where=where, found=kind)
+                raise StackError(
+                    f"{label} is not a pydantic model", where=where, found=kind, hint=f"pass the class: {label}=MyModel"
+                )
         if not self.steps:
-            raise StackError("a stack needs a step", where=where)
+            raise StackError("a stack needs a step", where=where, hint="pass steps=[…] with at least one stage")
         names = [step.name for step in self.steps]
         if twins := sorted({n for n in names if names.count(n) > 1}):
             raise StackError(

@@ -98,6 +98,7 @@ def attach(base: PreTrainedModel, tuner: LoraModel | None, adapter: Adapter) -> 
     if missing or result.unexpected_keys:
         raise AdapterError(
             "the adapter could not be loaded whole",
+            where=f"adapter {adapter.name}",
             found=f"missing {missing[:3]}, unexpected {list(result.unexpected_keys)[:3]}",
             hint="make the adapter again with its `train/` recipe",
         )
@@ -144,7 +145,11 @@ def _config(info: folders.AdapterInfo) -> LoraConfig:
     try:
         return LoraConfig(**{**plain, "inference_mode": True, "init_lora_weights": True})
     except (TypeError, ValueError) as error:
-        raise AdapterError(f"PEFT refuses the adapter's configuration: {error}", where=str(info.path)) from None
+        raise AdapterError(
+            f"PEFT refuses the adapter's configuration: {error}",
+            where=str(info.path),
+            hint="install the plugin again, or make the adapter with its `train/` recipe",
+        ) from None
 
 
 def _jsonable(value: object) -> object:
@@ -163,7 +168,11 @@ def _expected(config: LoraConfig, base: PreTrainedModel, path: Path) -> dict[str
     try:
         LoraModel(empty, config, "trial", low_cpu_mem_usage=True)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise AdapterError(f"the adapter does not fit its base: {error}", where=str(path)) from None
+        raise AdapterError(
+            f"the adapter does not fit its base: {error}",
+            where=str(path),
+            hint="run it on the base it was trained on, or make it again with its `train/` recipe",
+        ) from None
     built = get_peft_model_state_dict(empty, adapter_name="trial", save_embedding_layers=False)
     return {_PREFIX + key: tuple(tensor.shape) for key, tensor in built.items()}
 
@@ -209,10 +218,19 @@ def _tensors(raw: bytes, path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load(raw)
     except SafetensorError as error:
-        raise AdapterError(f"the weights cannot be read: {error}", where=str(path / folders.WEIGHTS)) from None
+        raise AdapterError(
+            f"the weights cannot be read: {error}",
+            where=str(path / folders.WEIGHTS),
+            hint="install the plugin again, or copy the file whole",
+        ) from None
     for key, tensor in tensors.items():
         if not (tensor.is_floating_point() and bool(torch.isfinite(tensor).all())):
-            raise AdapterError("a tensor holds no finite numbers", where=str(path / folders.WEIGHTS), found=key)
+            raise AdapterError(
+                "a tensor holds no finite numbers",
+                where=str(path / folders.WEIGHTS),
+                found=key,
+                hint="make the adapter again with its `train/` recipe, with a lower learning rate if it stays so",
+            )
     return tensors
 
 

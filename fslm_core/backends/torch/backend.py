@@ -81,6 +81,7 @@ class TorchBackend:
         if not 1 <= request.n <= self.capabilities.n:
             raise CapabilityError(
                 "the request asks for more outputs than a batch has rows",
+                where=f"stage {request.model.stage}",
                 found=request.n,
                 expected=f"from 1 to {self.capabilities.n}",
                 hint="raise torch.max_batch",

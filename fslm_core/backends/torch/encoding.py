@@ -83,6 +83,7 @@ def encode(
         return Encoded(short, truncated=max(0, total - len(short)))
     raise ContextOverflowError(
         "the prompt does not fit the model's context",
+        where="the prompt",
         found=f"{total} tokens",
         expected=f"at most {room} tokens ({context} less {max_tokens} for the answer)",
         hint="shorten the template or lower max_tokens"
@@ -192,6 +193,7 @@ def _chat_frame(tokenizer: Any, roles: tuple[Role, ...]) -> _Frame:
     if rendered is None:
         raise BackendError(
             "the checkpoint's chat template cannot be used: it refuses, repeats or drops a turn",
+            where=str(tokenizer.name_or_path) or "the tokenizer",
             found=f"turns {', '.join(roles)}",
             expected="a template that shows each turn's content once, in order",
             hint="use a checkpoint with a plain chat template, or one without any",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from importlib.util import find_spec
 
@@ -20,8 +21,9 @@ def require(packages: tuple[str, ...] = PACKAGES) -> None:
     if missing := [name for name in packages if find_spec(name) is None]:
         raise MissingExtraError(
             "running models in process needs packages that are not installed",
+            where=sys.executable,
             found="without " + ", ".join(missing),
-            hint="pip install 'fslm-core[torch]'",
+            hint="run `python -m pip install 'fslm-core[torch]'` with this Python",
         )
 
 

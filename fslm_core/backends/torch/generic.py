@@ -68,7 +68,7 @@ class Row:
     def start(self) -> None:
         """Feed the prompt and what the grammar dictates before the first choice."""
         if not self.prompt.ids:
-            raise BackendError("the prompt is empty", hint="write something into the template")
+            raise BackendError("the prompt is empty", where="the prompt", hint="write something into the template")
         self.started = time.monotonic()
         self.pending = list(self.prompt.ids)
         self._go_on()
@@ -208,7 +208,11 @@ class Batch:
         runners = zip(second.tolist(), second_logprobs.tolist(), strict=True)
         for row, token, logprob, runner in zip(self.rows, chosen, own, runners, strict=True):
             if math.isnan(logprob):
-                raise BackendError("the model's output is not a number", hint="verify the checkpoint and its adapter")
+                raise BackendError(
+                    "the model's output is not a number",
+                    where="the torch backend",
+                    hint='set torch.precision to "float32", or verify the checkpoint (`fslm models verify`)',
+                )
             row.take(token, logprob, runner if runner[1] > -math.inf else None)
 
 

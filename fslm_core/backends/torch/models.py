@@ -113,7 +113,12 @@ def _load(path: Path, **options: Any) -> Any:
             chatter.enable_progress_bar()
     missing = {name: sorted(map(str, keys))[:3] for name, keys in report.items() if keys and name != "unexpected_keys"}
     if missing:
-        raise CheckpointError("the weights are not complete", where=str(path), found=json.dumps(missing))
+        raise CheckpointError(
+            "the weights are not complete",
+            where=str(path),
+            found=json.dumps(missing),
+            hint="fetch the checkpoint again: `fslm models pull`, then `fslm models verify`",
+        )
     return model.eval()
 
 

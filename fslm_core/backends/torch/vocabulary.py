@@ -97,6 +97,7 @@ class Vocabulary:
             reason = matcher.get_error()
         raise BackendError(
             f"no grammar can be made of the schema: {reason.splitlines()[0]}",
+            where="the output's schema",
             found=schema,
             hint="`fslm check` names the field; use bounded strings, enums, numbers, arrays and objects",
         )
@@ -137,7 +138,14 @@ class Grammar:
             BackendError: the grammar does not allow them, or gave up.
         """
         if not self._matcher.consume_tokens(tokens):
-            raise BackendError(f"the grammar broke off: {self._matcher.get_error() or 'a token it does not allow'}")
+            raise self._broke_off()
+
+    def _broke_off(self) -> BackendError:
+        return BackendError(
+            f"the grammar broke off: {self._matcher.get_error() or 'a token it does not allow'}",
+            where="the output's grammar",
+            hint="simplify the output model: fewer and shorter fields",
+        )
 
     @property
     def finished(self) -> bool:
@@ -147,7 +155,7 @@ class Grammar:
     def allowed(self) -> NDArray[np.bool_]:
         """Return which tokens may follow, ends included: bools of shape [vocabulary]."""
         if self._matcher.is_error():
-            raise BackendError(f"the grammar broke off: {self._matcher.get_error()}", hint="simplify the schema")
+            raise self._broke_off()
         packed = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         bits = np.unpackbits(packed, bitorder="little")[: self._size].astype(np.bool_)
         return bits if len(bits) == self._size else np.pad(bits, (0, self._size - len(bits)))

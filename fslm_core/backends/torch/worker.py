@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ...errors import BackendError, DeadlineExceeded, EngineStateError, FslmError
+from ...errors import BackendError, DeadlineExceeded, EngineStateError, FslmError, shorten
 from ...settings import TorchSettings
 from ..protocol import Chunk, Generation, ModelRef
 from .generic import Batch, OnForward, Row
@@ -174,7 +174,7 @@ class Worker:
             except FslmError as error:
                 self._fail(tasks, error)
             except Exception as error:  # whatever torch raises concerns this batch only
-                self._fail(tasks, BackendError(f"the model failed: {type(error).__name__}: {error}"))
+                self._fail(tasks, _failure(error))
 
     @staticmethod
     def _fail(tasks: Any, error: FslmError) -> None:
@@ -255,7 +255,9 @@ def _device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise BackendError(
-            f"torch cannot use the device {name!r}: {error}", hint='set torch.device to "cpu" or "auto" in fslm.toml'
+            f"torch cannot use the device {name!r}: {error}",
+            where="setting torch.device",
+            hint='set torch.device to "cpu" or "auto" in fslm.toml',
         ) from None
 
 
@@ -272,14 +274,28 @@ def _limit_threads_here(count: int) -> None:
     restorer.join()
 
 
+def _failure(error: Exception) -> BackendError:
+    scarce = isinstance(error, MemoryError) or "memory" in str(error).lower()
+    lighter = "set a smaller torch.max_batch, or run fewer models at once"
+    told = BackendError(
+        f"the model failed: {type(error).__name__}: {shorten(str(error))}",
+        where="the torch backend",
+        hint=lighter if scarce else "run `fslm doctor`, then `fslm models verify` for its checkpoint",
+    )
+    told.__cause__ = error
+    return told
+
+
 def late() -> DeadlineExceeded:
     """The deadline has passed."""
-    return DeadlineExceeded("the time allowed has passed", hint="allow more time, or ask for fewer tokens")
+    return DeadlineExceeded(
+        "the time allowed has passed", where="the torch backend", hint="allow more time, or ask for fewer tokens"
+    )
 
 
 def closed() -> EngineStateError:
     """The backend is closed."""
-    return EngineStateError("the backend is closed", hint="open a new engine")
+    return EngineStateError("the backend is closed", where="the torch backend", hint="open a new engine")
 
 
 __all__ = ["Mailbox", "Models", "Task", "Worker", "closed", "late"]
