@@ -1,4 +1,4 @@
-"""What happens in a run, as values. Observers, ``stream`` and the recorder all see the same events."""
+"""What happens in a run and to an engine, as values. Observers, ``stream`` and the recorder see the same events."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import FslmError
-from .message import Attempt, Message, Origin, Skipped
+from .message import Attempt, Marks, Message, Origin, Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,10 @@ class RunStarted:
     backend: str = ""
     fingerprints: dict[str, str] = field(default_factory=dict)
     """Step name to stage fingerprint."""
+    marks: Marks | None = None
+    """What the stack marks as sensitive; None where nobody has looked."""
+    in_flight: int = 0
+    """Runs of the engine at work, this one among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +85,53 @@ class RunFinished:
     seconds: float
     output: Message[Any] | None = None
     error: FslmError | None = None
+    in_flight: int = 0
+    """Runs of the engine still at work."""
 
 
-Event = RunStarted | StepStarted | TextWritten | AttemptFailed | StepSkipped | MessageEmitted | RunFinished
+@dataclass(frozen=True, slots=True)
+class RunRefused:
+    """A run was not let in, for ``in_flight`` runs were at work: the caller got ``EngineBusy``.
+
+    ``run`` is the id it would have had; the trace knows nothing of it.
+    """
+
+    run: str
+    stack: str
+    at: float
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsLost:
+    """Events could not be written to the trace. ``count`` of them since the last such event; ``run`` is empty."""
+
+    count: int
+    run: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EventsDropped:
+    """Observers were too slow: ``count`` events were not shown to them since the last such event; ``run`` is empty."""
+
+    count: int
+    run: str = ""
+
+
+RunEvent = RunStarted | StepStarted | TextWritten | AttemptFailed | StepSkipped | MessageEmitted | RunFinished
+"""What happens in a run: what ``stream`` yields and the trace keeps."""
+Event = RunEvent | RunRefused | RecordsLost | EventsDropped
+"""What observers see."""
 
 __all__ = [
     "AttemptFailed",
     "Event",
+    "EventsDropped",
     "MessageEmitted",
+    "RecordsLost",
+    "RunEvent",
     "RunFinished",
+    "RunRefused",
     "RunStarted",
     "StepSkipped",
     "StepStarted",

@@ -104,6 +104,23 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Marks:
+    """Which fields of a stack's messages are sensitive: by step name, dotted paths.
+
+    Attributes:
+        given: of what each step is given, and, as ``output``, of the stack's output.
+        made: of what each step makes, and, as ``input``, of the stack's input.
+    """
+
+    given: Mapping[str, frozenset[str]]
+    made: Mapping[str, frozenset[str]]
+
+    def __bool__(self) -> bool:
+        """Whether anything at all is marked."""
+        return any(self.given.values()) or any(self.made.values())
+
+
+@dataclass(frozen=True, slots=True)
 class Message(Generic[T_co]):
     """The validated output of a step.
 
@@ -172,6 +189,7 @@ def derive_seed(seed: int, step: str, index: int = 0, attempt: int = 0) -> int:
 
 __all__ = [
     "Attempt",
+    "Marks",
     "Message",
     "Origin",
     "Problem",

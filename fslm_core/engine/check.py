@@ -12,6 +12,7 @@ from ..errors import CheckError, CheckpointUnavailableError, FslmError
 from ..plugins import PluginHost, PluginInfo
 from ..settings import Settings
 from ..stack import Stack, Step, Wiring
+from ..store import unmarked
 from .models import Model, disagreements, model_of
 
 
@@ -72,6 +73,7 @@ def check_stack(
     try:
         report.wiring = stack.wiring
         report.warnings += stack.wiring.warnings
+        report.warnings += unmarked(stack)
     except CheckError as error:
         report.errors += error.findings
     for step in stack.steps:

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from .. import backends
 from ..backends.protocol import Backend, Capabilities
 from ..checkpoints import Progress
-from ..errors import EngineBusy, EngineStateError, FslmError, RunFailed, StoreError, UsageError
+from ..errors import EngineBusy, EngineStateError, FslmError, InputError, RunFailed, StoreError, UsageError
 from ..events import Event
 from ..message import Origin
 from ..plugins import PluginHost
@@ -289,7 +289,7 @@ class Engine:
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
         found = self._find(stack)
-        checked = read_input(found, value, quotes=not withholds(found, self._content))
+        checked = self._read(found, value)
         prepared = await self._preparer.prepare(found)
         if not waits and self._slots.locked():
             raise EngineBusy(
@@ -299,6 +299,14 @@ class Engine:
             )
         async with self._slots:
             return await Passage(self._rooms, prepared, checked, seed, timeout, listener).go()
+
+    def _read(self, stack: Stack[Any, Any], value: Any) -> Any:
+        try:
+            return read_input(stack, value)
+        except InputError:
+            if not withholds(stack, self._content):
+                raise
+        return read_input(stack, value, quotes=False)  # raises; here no other exception stands behind it
 
     # -- many runs ----------------------------------------------------------------------------------------------
 

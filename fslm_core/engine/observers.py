@@ -6,9 +6,11 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from ..events import Event
+from ..events import Event, EventsDropped
+
+Observer = Callable[[Event], None]
 
 log = logging.getLogger("fslm.observers")
 _CAPACITY = 10_000
@@ -19,15 +21,20 @@ _PATIENCE = 10
 class Observers:
     """The observers of one engine.
 
+    Args:
+        quotes: whether the log may say what an observer raised: it may quote the event it was given.
+
     Attributes:
-        dropped: how many events found the queue full.
+        dropped: how many events found the queue full. Observers are told by an ``EventsDropped``.
         errors: the last error of each observer that raised, by name.
     """
 
-    def __init__(self, observers: Sequence[tuple[str, Callable[[Event], None]]]) -> None:
+    def __init__(self, observers: Sequence[tuple[str, Observer]], *, quotes: bool = False) -> None:
         self._observers = list(observers)
+        self._quotes = quotes
         self._queue: queue.Queue[Event | None] = queue.Queue(_CAPACITY)
         self._thread: threading.Thread | None = None
+        self._told = 0
         self.dropped = 0
         self.errors: dict[str, BaseException] = {}
         if self._observers:
@@ -53,13 +60,29 @@ class Observers:
 
     def _main(self) -> None:
         while (event := self._queue.get()) is not None:
-            for name, observer in self._observers:
-                try:
-                    observer(event)
-                except BaseException as error:  # an observer's failure, even sys.exit(), is its own
-                    if name not in self.errors:
-                        log.warning("observer %s failed: %s: %s", name, type(error).__name__, error)
-                    self.errors[name] = error
+            self._show(event)
+            if (missed := self.dropped - self._told) > 0:
+                self._told += missed
+                self._show(EventsDropped(missed))
+
+    def _show(self, event: Event) -> None:
+        for name, observer in self._observers:
+            try:
+                observer(event)
+            except BaseException as error:  # an observer's failure, even sys.exit(), is its own
+                if name not in self.errors:
+                    said = f": {error}" if self._quotes else ""
+                    log.warning("observer %s failed: %s%s", name, type(error).__name__, said)
+                self.errors[name] = error
 
 
-__all__ = ["Observers"]
+def named(observers: Iterable[Observer]) -> list[tuple[str, Observer]]:
+    """Observers that a program brings, with the names by which their failures are told.
+
+    >>> named([print])
+    [('print', <built-in function print>)]
+    """
+    return [(getattr(observer, "__qualname__", type(observer).__qualname__), observer) for observer in observers]
+
+
+__all__ = ["Observer", "Observers", "named"]

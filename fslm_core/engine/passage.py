@@ -125,7 +125,8 @@ class Passage:
         if self._rooms.content == "full" or not self._prepared.marks:
             return error
         steps = {f"stack {stack.name}, step {step.name}" for step in stack.steps}
-        return withheld(error, stack, where=error.where if error.where in steps else f"stack {stack.name}")
+        place = next((s for s in steps if f"{error.where}, ".startswith(f"{s}, ")), f"stack {stack.name}")
+        return withheld(error, stack, where=place)
 
     def _start(self) -> RunStarted:
         fingerprints = {name: origin.fingerprint for name, origin in self._prepared.origins.items()}

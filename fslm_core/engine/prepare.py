@@ -14,6 +14,7 @@ from ..plugins import PluginHost
 from ..settings import Settings
 from ..stack import Stack
 from ..stage import Stage
+from ..store import marks_of
 from .check import Report, check_stack
 from .models import Model, disagreements
 from .walk import Prepared
@@ -70,7 +71,7 @@ class Preparer:
             step.name: self._origin(step.stage, models[step.name], bases, ways.get(step.name, ""))
             for step in stack.steps
         }
-        return Prepared(stack, refs, origins)
+        return Prepared(stack, refs, origins, marks_of(stack))
 
     def _resolve(self, model: Model) -> ResolvedCheckpoint:
         name = model.checkpoint.name

@@ -11,9 +11,10 @@
 """
 
 from .keep import ContentMode
+from .marks import marks_of, unmarked
 from .privacy import sensitive_fields
 from .recorder import OnFailure, Recorder
-from .redact import Redactor
+from .redact import Redactor, bare_error, spelt
 from .rows import RunRow, StoredAttempt, StoredContent, StoredNode, StoredRun, StoredSpan
 from .store import TraceStore
 
@@ -29,5 +30,9 @@ __all__ = [
     "StoredRun",
     "StoredSpan",
     "TraceStore",
+    "bare_error",
+    "marks_of",
     "sensitive_fields",
+    "spelt",
+    "unmarked",
 ]

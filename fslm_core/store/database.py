@@ -93,7 +93,9 @@ def explained(error: Exception, path: Path) -> StoreError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if isinstance(error, OSError):
         code = _OF_THE_SYSTEM.get(error.errno or 0, sqlite3.SQLITE_CANTOPEN)
-    what, hint = _MEANINGS.get(code, (f"the trace database failed: {error}", None))
+    what, hint = _MEANINGS.get(
+        code, (f"the trace database failed: {error}", "report it, and set trace.path to another file")
+    )
     return StoreError(what, where=str(path), hint=hint)
 
 

@@ -69,7 +69,7 @@ class Encoder:
             return self._keepers.get(run) or keeper(self._mode, self._key)
 
     def _started(self, event: RunStarted, kept: Keeper) -> list[Statement]:
-        kept.begin(event.input)
+        kept.begin(event.input, event.marks)
         content = kept.content(event.input)
         row: dict[str, Value] = {
             "id": event.run,
@@ -97,8 +97,8 @@ class Encoder:
             "work_key": kept.name(message.work_key),
             "content_id": content.id,
             "usage": _usage(message.usage),
-            "confidence": None if message.confidence is None else to_json(dict(message.confidence)),
-            "narrowed": _or_none(kept.narrowed(message.narrowed, type(message.content))),
+            "confidence": _or_none(kept.confidence(message)),
+            "narrowed": _or_none(kept.narrowed(message)),
             "seconds": message.usage.seconds,
         }
         last = len(message.attempts) - 1
@@ -203,7 +203,7 @@ def _content(content: KeptContent) -> Statement:
 def _attempt(
     source: Message[Any] | AttemptFailed, attempt: Attempt, keeper: Keeper, content: KeptContent | None
 ) -> list[Statement]:
-    kept = keeper.attempt(attempt, source.origin, content)
+    kept = keeper.attempt(attempt, source, content)
     row: dict[str, Value] = {
         "node": source.node_id,
         "idx": attempt.index,

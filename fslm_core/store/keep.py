@@ -11,18 +11,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel
 
 from ..errors import FslmError
-from ..message import Attempt, Message, Origin, TokenTrace
+from ..events import AttemptFailed
+from ..message import Attempt, Marks, Message, Origin, TokenTrace
 from ..prompt import REDACTED, Prompt, Span
 from ..schema import dumps, plain_data, schema_id_of
 from .privacy import Key, blank, names_of, sensitive_fields
 from .redact import Redactor, bare_error, problem_as, spelt
 
 ContentMode = Literal["full", "redacted", "none"]
+Source: TypeAlias = Message[Any] | AttemptFailed
+"""Whose try it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,8 @@ class Keeper:
 
     mode: ContentMode = "full"
 
-    def begin(self, message: Message[Any]) -> None:
-        """The run starts with this message."""
+    def begin(self, message: Message[Any], marks: Marks | None) -> None:
+        """The run starts with this message; ``marks`` is what its stack marks as sensitive, if that is known."""
 
     def see(self, origin: Origin | None, *, failed: bool) -> None:
         """A node of this origin is about to be kept."""
@@ -68,12 +71,16 @@ class Keeper:
         """A hash of somebody's values, as it may stand on disk."""
         return work_key
 
-    def narrowed(self, schema: Mapping[str, Any] | None, model: type[BaseModel]) -> Any:
+    def narrowed(self, message: Message[Any]) -> Any:
         """The narrowed schema."""
-        return schema
+        return message.narrowed
 
-    def attempt(self, attempt: Attempt, origin: Origin | None, content: KeptContent | None) -> KeptAttempt:
-        """One try; ``content`` is what it gave, or None if it gave nothing valid."""
+    def confidence(self, message: Message[Any]) -> dict[str, float] | None:
+        """The confidence by field; the engine's own has no other names, but a tool's function may write any."""
+        return None if message.confidence is None else dict(message.confidence)
+
+    def attempt(self, attempt: Attempt, source: Source, content: KeptContent | None) -> KeptAttempt:
+        """One try of ``source``; ``content`` is what it gave, or None if it gave nothing valid."""
         return KeptAttempt(
             None if attempt.prompt is None else _spans(attempt.prompt),
             attempt.raw,
@@ -102,8 +109,8 @@ class RedactedKeeper(Keeper):
         self._key = key
         self._redactor = Redactor()
 
-    def begin(self, message: Message[Any]) -> None:
-        self._redactor.begin(message.content)
+    def begin(self, message: Message[Any], marks: Marks | None) -> None:
+        self._redactor.begin(message.content, marks)
 
     def see(self, origin: Origin | None, *, failed: bool) -> None:
         models = (origin.input, origin.output) if origin else (None,)
@@ -113,37 +120,42 @@ class RedactedKeeper(Keeper):
             self._redactor.knows_failure = origin is not None
 
     def content(self, message: Message[Any]) -> KeptContent:
-        text = dumps(self._redactor.content(message.content))
+        text = dumps(self._redactor.content(message.content, message.step))
         # What is hidden depends on the run, so equal contents may be kept apart: the name says which of them it is.
         return self._content(message, self._key.hash(self.mode, message.content_id, text), text)
 
     def name(self, work_key: str) -> str:
         return self._key.hash("work", work_key) if work_key else ""
 
-    def narrowed(self, schema: Mapping[str, Any] | None, model: type[BaseModel]) -> Any:
-        return None if schema is None else self._redactor.narrowed(schema, model)
+    def narrowed(self, message: Message[Any]) -> Any:
+        if message.narrowed is None:
+            return None
+        return self._redactor.narrowed(message.narrowed, type(message.content), message.step)
 
-    def attempt(self, attempt: Attempt, origin: Origin | None, content: KeptContent | None) -> KeptAttempt:
-        kept = super().attempt(attempt, origin, content)
+    def confidence(self, message: Message[Any]) -> dict[str, float] | None:
+        return _by_field(message)
+
+    def attempt(self, attempt: Attempt, source: Source, content: KeptContent | None) -> KeptAttempt:
+        kept = super().attempt(attempt, source, content)
         if not self._redactor.touched:
             return kept
-        output = origin.output if origin else None
+        output = source.origin.output if source.origin else None
         return KeptAttempt(
-            None if attempt.prompt is None else _spans(self._prompt(attempt.prompt, origin)),
+            None if attempt.prompt is None else _spans(self._prompt(attempt.prompt, source)),
             REDACTED if content is None else content.json,
             [problem_as(p, REDACTED, spelt(p.field, output)) for p in attempt.problems],
             None if attempt.tokens is None else _tokens(attempt.tokens, text=False),
         )
 
-    def _prompt(self, prompt: Prompt, origin: Origin | None) -> Prompt:
-        return Prompt(tuple(span if span.static else self._data(span, origin) for span in prompt.spans))
+    def _prompt(self, prompt: Prompt, source: Source) -> Prompt:
+        return Prompt(tuple(span if span.static else self._data(span, source) for span in prompt.spans))
 
-    def _data(self, span: Span, origin: Origin | None) -> Span:
-        model = origin.input if origin else None
+    def _data(self, span: Span, source: Source) -> Span:
+        model = source.origin.input if source.origin else None
         secrets = self._redactor.secrets
         if model is None or span.field not in model.model_fields:  # unknown, or computed from who knows what
             return Span(REDACTED, span.role, False, span.field)
-        if any(path.partition(".")[0] == span.field for path in sensitive_fields(model)):
+        if any(path.partition(".")[0] == span.field for path in self._redactor.given(model, source.step)):
             secrets.add(span.text)
             return Span(REDACTED, span.role, False, span.field)
         return Span(secrets.scrub_text(span.text), span.role, False, span.field)
@@ -159,21 +171,31 @@ class ShapeKeeper(Keeper):
 
     def __init__(self, key: Key) -> None:
         self._key = key
+        self._marked: Mapping[str, frozenset[str]] = {}
+
+    def begin(self, message: Message[Any], marks: Marks | None) -> None:
+        self._marked = marks.made if marks else {}
 
     def content(self, message: Message[Any]) -> KeptContent:
         model: type[BaseModel] = type(message.content)
-        clean = blank(plain_data(message.content), sensitive_fields(model))  # its very length may tell
+        paths = sensitive_fields(model) | self._marked.get(message.step, frozenset())
+        clean = blank(plain_data(message.content), paths)  # its very length may tell
         shape = dumps(shape_of(clean, names_of(model)))
         return self._content(message, self._key.hash(self.mode, message.content_id), shape)
 
     def name(self, work_key: str) -> str:
         return self._key.hash("work", work_key) if work_key else ""
 
-    def narrowed(self, schema: Mapping[str, Any] | None, model: type[BaseModel]) -> Any:
-        return None if schema is None else {"hash": self._key.hash("narrowed", json.dumps(schema, sort_keys=True))}
+    def narrowed(self, message: Message[Any]) -> Any:
+        if message.narrowed is None:
+            return None
+        return {"hash": self._key.hash("narrowed", json.dumps(message.narrowed, sort_keys=True))}
 
-    def attempt(self, attempt: Attempt, origin: Origin | None, content: KeptContent | None) -> KeptAttempt:
-        output = origin.output if origin else None
+    def confidence(self, message: Message[Any]) -> dict[str, float] | None:
+        return _by_field(message)
+
+    def attempt(self, attempt: Attempt, source: Source, content: KeptContent | None) -> KeptAttempt:
+        output = source.origin.output if source.origin else None
         return KeptAttempt(
             None if attempt.prompt is None else _spans(attempt.prompt, text=False),
             None,
@@ -213,6 +235,14 @@ def shape_of(data: Any, names: frozenset[str] = frozenset()) -> Any:
 @lru_cache(maxsize=1024)
 def _schema_id(model: type[BaseModel]) -> str:
     return schema_id_of(model)
+
+
+def _by_field(message: Message[Any]) -> dict[str, float] | None:
+    """The confidence of fields the message has: any other name is something that somebody wrote."""
+    fields = type(message.content).model_fields
+    if message.confidence is None:
+        return None
+    return {name: score for name, score in message.confidence.items() if name in fields}
 
 
 def _spans(prompt: Prompt, *, text: bool = True) -> list[list[Any]]:

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +33,8 @@ from ..prompt import REDACTED
 _KEY_BYTES = 32
 _TELLING = 3
 """Characters: a shorter value is no evidence that one text was copied from another."""
+_TELLING_BONES = 6
+"""Letters and digits: what as many of them say is evidence, whatever stands between them."""
 
 
 @lru_cache(maxsize=1024)
@@ -53,13 +57,22 @@ def _paths(model: type[BaseModel], above: tuple[type[BaseModel], ...]) -> Iterat
                 yield from (f"{name}.{path}" for path in _paths(inner, (*above, inner)))
 
 
-def _is_marked(field: FieldInfo) -> bool:
+def _mark_of(field: FieldInfo) -> Any:
     extra = field.json_schema_extra
     if callable(extra):
         made: dict[str, Any] = {}
         extra(made)
         extra = made
-    return bool(extra and extra.get("sensitive"))
+    return extra.get("sensitive") if extra else None
+
+
+def _is_marked(field: FieldInfo) -> bool:
+    return bool(_mark_of(field))
+
+
+def is_denied(field: FieldInfo) -> bool:
+    """Whether the author says outright that no sensitive value can stand in the field."""
+    return _mark_of(field) is False
 
 
 def _marked_inside(annotation: Any, above: tuple[type[BaseModel], ...]) -> bool:
@@ -149,11 +162,13 @@ def _blanked(value: Any, rests: list[str]) -> Any:
     return blank(value, rests)
 
 
-def leaves(data: Any) -> Iterator[Any]:
-    """Every text and number in JSON data."""
+def leaves(data: Any, names: frozenset[str] = frozenset()) -> Iterator[Any]:
+    """Every text and number in JSON data, and every key that is not one of ``names``."""
+    if isinstance(data, dict):
+        yield from data.keys() - names
     if isinstance(data, dict | list):
         for value in data.values() if isinstance(data, dict) else data:
-            yield from leaves(value)
+            yield from leaves(value, names)
     elif data is not None and not isinstance(data, bool):
         yield data
 
@@ -161,25 +176,38 @@ def leaves(data: Any) -> Iterator[Any]:
 class Secrets:
     """The sensitive values one run has seen, to find them where they were copied to.
 
-    While ``known`` is False nobody can say what they are, and every text counts as one.
+    They are found in other letter cases and other Unicode forms of the same letters, inside JSON text, and, from six
+    letters and digits on, with other spaces and punctuation between these. While ``known`` is False nobody can say what
+    they are, and every text counts as one.
     """
 
     def __init__(self) -> None:
         self.known = False
         self._values: set[str] = set()
+        self._bones: set[str] = set()
 
-    def add(self, data: Any) -> None:
-        """Remember every text and number in JSON data."""
-        self._values.update(text for leaf in leaves(data) if (text := str(leaf).casefold().strip()))
+    def add(self, data: Any, names: frozenset[str] = frozenset()) -> None:
+        """Remember every text and number in JSON data, and every key but the fields' ``names``."""
+        for leaf in leaves(data, names):
+            if text := _folded(str(leaf)):
+                self._values |= {text, _folded(json.dumps(text)[1:-1])}
+                if len(bones := _bones(text)) >= _TELLING_BONES:
+                    self._bones.add(bones)
 
-    def scrub(self, data: Any, *, keep: frozenset[str] = frozenset()) -> Any:
-        """A copy of JSON data without what equals, contains or is part of a secret; texts in ``keep`` stay."""
+    def scrub(self, data: Any, *, keep: frozenset[str] = frozenset(), names: frozenset[str] = frozenset()) -> Any:
+        """A copy of JSON data without what equals, contains or is part of a secret.
+
+        Texts in ``keep`` stay, and so do keys in ``names``.
+        """
         if self.known and not self._values:
             return data
         if isinstance(data, dict):
-            return {name: self.scrub(value, keep=keep) for name, value in data.items()}
+            return {
+                key if key in names else self.scrub_text(key): self.scrub(value, keep=keep, names=names)
+                for key, value in data.items()
+            }
         if isinstance(data, list):
-            return [self.scrub(value, keep=keep) for value in data]
+            return [self.scrub(value, keep=keep, names=names) for value in data]
         if data is None or isinstance(data, bool) or (isinstance(data, str) and data in keep):
             return data
         text = self.scrub_text(str(data))
@@ -187,20 +215,32 @@ class Secrets:
 
     def scrub_text(self, text: str) -> str:
         """``text`` without the secrets in it; all of it goes if it is itself a secret or a piece of one."""
-        folded = text.casefold().strip()
-        if (
-            not self.known
-            or folded in self._values
-            or (len(folded) >= _TELLING and any(folded in value for value in self._values))
-        ):
+        folded = _folded(text)
+        if self._is_piece(folded):
             return REDACTED
         found = [v for v in self._values if len(v) >= _TELLING and v in folded]
         for value in sorted(found, key=len, reverse=True):
             shorter = re.sub(re.escape(value), REDACTED, text, flags=re.IGNORECASE)
-            if shorter == text:  # the letters fold to another length; no place can be named
+            if shorter == text and value in _folded(text):  # the letters fold otherwise; no place can be named
                 return REDACTED
             text = shorter
-        return text
+        bones = _bones(text) if self._bones else ""
+        return REDACTED if any(value in bones for value in self._bones) else text
+
+    def _is_piece(self, folded: str) -> bool:
+        if not self.known or folded in self._values:
+            return True
+        return len(folded) >= _TELLING and any(folded in value for value in self._values)
+
+
+def _folded(text: str) -> str:
+    """The text as all ways to write the same letters have it."""
+    return unicodedata.normalize("NFKC", text).casefold().strip()
+
+
+def _bones(text: str) -> str:
+    """Its letters and digits alone."""
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", _folded(text))))
 
 
 class Key:
@@ -249,4 +289,4 @@ class Key:
         return state.hexdigest()
 
 
-__all__ = ["Key", "Secrets", "blank", "labels_of", "leaves", "names_of", "pick", "sensitive_fields"]
+__all__ = ["Key", "Secrets", "blank", "is_denied", "labels_of", "leaves", "names_of", "pick", "sensitive_fields"]

@@ -136,10 +136,14 @@ class Recorder:
 
     def _push(self, entry: _Entry) -> None:
         if self._pid != os.getpid():
-            raise StoreError("the trace recorder was opened before a fork", hint="open the engine after the fork")
+            raise StoreError(
+                "the trace recorder was opened before a fork",
+                where=str(self._path),
+                hint="open the engine in each worker process, after the fork",
+            )
         with self._wake:
             if self._closing:
-                raise StoreError("the trace recorder is closed", where=str(self._path))
+                raise StoreError("the trace recorder is closed", where=str(self._path), hint="open a new engine")
             self._queue.append(entry)
             self._urgent = self._urgent or entry.waiter is not None
             self._wake.notify()
@@ -251,7 +255,11 @@ def _as_failed(finish: RunFinished, fault: StoreError) -> RunFinished:
 
 def _unwritable(error: Exception, run: str) -> StoreError:
     """The error's own text stays out of it: it may quote what was not to be kept."""
-    return StoreError(f"an event cannot be written to the trace: {type(error).__name__}", where=f"run {run}")
+    return StoreError(
+        f"an event cannot be written to the trace: {type(error).__name__}",
+        where=f"run {run}",
+        hint="set trace.on_failure = 'continue' to run on without its trace, and report it",
+    )
 
 
 __all__ = ["OnFailure", "Recorder"]

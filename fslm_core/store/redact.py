@@ -8,8 +8,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..errors import FslmError, StageFailedError
-from ..message import Problem
+from ..message import Marks, Problem
+from ..prompt import REDACTED
 from ..schema import plain_data
+from ..stack import INPUT, OUTPUT
 from .privacy import Secrets, blank, labels_of, names_of, pick, sensitive_fields
 
 
@@ -21,6 +23,8 @@ class Redactor:
 
     Args:
         input: the run's input, or None where it could not even be read.
+        marks: what the whole stack marks (:func:`marks_of`); without it only what the models shown mark is known, and
+            of a step that failed nothing is told.
 
     >>> from pydantic import Field
     >>> class Caller(BaseModel):
@@ -33,47 +37,65 @@ class Redactor:
     {'code': 'stage-failed', 'what': 'A step gave no valid message', 'where': 'step call'}
     """
 
-    def __init__(self, input: BaseModel | None = None) -> None:
+    def __init__(self, input: BaseModel | None = None, *, marks: Marks | None = None) -> None:
         self.secrets = Secrets()
         self.touched = True
         """Whether anything of this run is sensitive, as far as has been seen."""
         self.knows_failure = False
-        """Whether the step that failed has been seen, and what its models mark."""
+        """Whether what the step that failed marks is known."""
+        self._marks = _NOTHING
         if input is not None:
-            self.begin(input)
+            self.begin(input, marks)
 
-    def begin(self, input: BaseModel) -> None:
+    def begin(self, input: BaseModel, marks: Marks | None = None) -> None:
         """The run starts with this."""
-        self.touched = False
+        self._marks = marks or _NOTHING
+        self.touched = bool(marks)
+        self.knows_failure = marks is not None
         self.secrets.known = True
-        self.note(input)
+        self.note(input, INPUT)
 
-    def note(self, content: BaseModel) -> None:
-        """Remember the sensitive values of a message."""
-        if paths := sensitive_fields(type(content)):
+    def note(self, content: BaseModel, step: str = OUTPUT) -> None:
+        """Remember the sensitive values of the message that ``step`` made."""
+        if paths := self.made(type(content), step):
             self.touched = True
             data = plain_data(content)
             for path in paths:
-                self.secrets.add(list(pick(data, path)))
+                self.secrets.add(list(pick(data, path)), names_of(type(content)))
 
-    def content(self, model: BaseModel) -> Any:
-        """The message as JSON data: sensitive fields blanked, other fields without the values of sensitive ones.
+    def made(self, model: type[BaseModel], step: str) -> frozenset[str]:
+        """The sensitive fields of the message that ``step`` makes."""
+        return sensitive_fields(model) | self._marks.made.get(step, frozenset())
+
+    def given(self, model: type[BaseModel], step: str) -> frozenset[str]:
+        """The sensitive fields of what ``step`` is given."""
+        return sensitive_fields(model) | self._marks.given.get(step, frozenset())
+
+    def content(self, model: BaseModel, step: str = OUTPUT) -> Any:
+        """The message of ``step`` as JSON data: sensitive fields blanked, others without the values of those.
 
         Raises:
             SchemaError: it cannot be written as JSON.
         """
-        self.note(model)
+        self.note(model, step)
         kind = type(model)
-        return self.secrets.scrub(blank(plain_data(model), sensitive_fields(kind)), keep=labels_of(kind))
+        clean = blank(plain_data(model), self.made(kind, step))
+        return self.secrets.scrub(clean, keep=labels_of(kind), names=names_of(kind))
 
-    def narrowed(self, schema: Mapping[str, Any], model: type[BaseModel]) -> Any:
-        """A narrowed schema of ``model``, without sensitive values among its labels."""
-        return self._narrowed(schema, labels_of(model))
+    def narrowed(self, schema: Mapping[str, Any], model: type[BaseModel], step: str) -> Any:
+        """The schema as narrowed for ``step``: no label of a sensitive field, and of no other a sensitive value."""
+        hidden = {path.partition(".")[0] for path in self.made(model, step)}
+        labels = labels_of(model)
+        properties = {
+            name: {"enum": [REDACTED]} if name in hidden else self._narrowed(tree, labels)
+            for name, tree in schema.get("properties", {}).items()
+        }
+        return {name: properties if name == "properties" else tree for name, tree in schema.items()}
 
     def _narrowed(self, node: Any, labels: frozenset[str]) -> Any:
         if isinstance(node, Mapping):
             return {
-                name: self.secrets.scrub(value, keep=labels) if name == "enum" else self._narrowed(value, labels)
+                name: self.secrets.scrub(value, keep=labels) if name in _VALUES else self._narrowed(value, labels)
                 for name, value in node.items()
             }
         return [self._narrowed(value, labels) for value in node] if isinstance(node, list) else node
@@ -84,6 +106,10 @@ class Redactor:
             return error.to_dict()
         where = {"where": self.secrets.scrub_text(error.where)} if error.where else {}
         return {**bare_error(error), **where}
+
+
+_NOTHING = Marks({}, {})
+_VALUES = ("enum", "const")
 
 
 def bare_error(error: FslmError) -> dict[str, Any]:

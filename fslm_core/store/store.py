@@ -128,7 +128,9 @@ class TraceStore:
             found = read_content(connection, content_id)
         if found is None:
             raise UnknownNameError(
-                f"there is no content {content_id!r} in the trace", hint="take an id from `fslm trace show --json`"
+                f"there is no content {content_id!r} in the trace",
+                where=str(self.path),
+                hint="take an id from `fslm trace show --json`",
             )
         return found
 
@@ -163,10 +165,13 @@ def _find(connection: sqlite3.Connection, name: str) -> sqlite3.Row:
         row: sqlite3.Row = found[0]
         return row
     if not found and name == LAST:
-        raise UnknownNameError("no run is in the trace yet", hint="run a stack first: `fslm run STACK INPUT`")
+        raise UnknownNameError(
+            "no run is in the trace yet", where="the trace", hint="run a stack first: `fslm run STACK INPUT`"
+        )
     if found:
         raise UnknownNameError(
             f"several runs begin with {name!r}",
+            where="the trace",
             expected="one of " + ", ".join(row["id"] for row in found[:_NEAR]),
             hint="write more of the id",
         )

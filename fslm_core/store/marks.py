@@ -1,0 +1,135 @@
+"""What a stack marks as sensitive, its wiring followed: a mark in one model holds for what it is bound to in others."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+
+from ..message import Marks
+from ..stack import INPUT, OUTPUT, Source, Stack, Wiring
+from ..stage import Stage
+from .privacy import is_denied, sensitive_fields
+
+_Paths = dict[str, set[str]]
+
+
+def marks_of(stack: Stack[Any, Any]) -> Marks:
+    """Every field of the stack's messages that is sensitive.
+
+    That is each field its own model marks, and
+
+    - what is bound to a marked field, and what a marked field is bound to;
+    - what a narrowed field takes its labels from, where one of the two is marked;
+    - what a stage that makes a marked field is given, for the value may stand in it. Fields that can hold nothing but
+      their author's labels, and those marked ``{"sensitive": False}``, are left out.
+
+    Raises:
+        CheckError: the stack cannot be wired.
+    """
+    given: _Paths = defaultdict(set)
+    made: _Paths = defaultdict(set)
+    made[INPUT] |= _own(stack.input)
+    given[OUTPUT] |= _own(stack.output)
+    for step in stack.steps:
+        given[step.name] |= _own(step.stage.input)
+        made[step.name] |= _own(step.stage.output)
+    before = -1
+    while before != (before := sum(map(len, given.values())) + sum(map(len, made.values()))):
+        for step in stack.steps:
+            _inside(step.stage, given[step.name], made[step.name])
+        _between(stack.wiring, given, made)
+    made[OUTPUT] = given[OUTPUT]
+    return Marks(_frozen(given), _frozen(made))
+
+
+def unmarked(stack: Stack[Any, Any]) -> list[str]:
+    """A sentence for each field of the stack's input that its model does not mark and the rest of the stack does.
+
+    Raises:
+        CheckError: the stack cannot be wired.
+    """
+    found = marks_of(stack).made[INPUT]
+    own = _own(stack.input)
+    return [
+        f"input.{path} is not marked as sensitive, but a field that is may hold what comes from it, so it is hidden"
+        f" wherever the trace is not kept in full. Mark it in {stack.input.__name__}:"
+        ' json_schema_extra={"sensitive": True}, or False if nothing sensitive can stand in it'
+        for path in sorted(found)
+        if not _covers(own, path)
+    ]
+
+
+def _own(model: type[BaseModel]) -> frozenset[str]:
+    return sensitive_fields(model)
+
+
+def _inside(stage: Stage[Any, Any], given: set[str], made: set[str]) -> None:
+    """Within one stage: the labels of narrowed fields, and where a marked output can have come from."""
+    for field, path in stage.narrow.items():
+        computed = path.partition(".")[0] not in stage.input.model_fields and bool(given)
+        if computed or _covers(given, path) or any(mark.startswith(f"{path}.") for mark in given):
+            made.add(field)
+        elif _covers(made, field):
+            given.add(path)
+    if any(_may_hold_more(stage.output, mark) for mark in made):
+        given |= set(_open_fields(stage.input, given))
+
+
+def _between(wiring: Wiring, given: _Paths, made: _Paths) -> None:
+    for name, sources in wiring.sources.items():
+        for field, source in sources.items():
+            for mark in list(given[name]):
+                head, _, rest = mark.partition(".")
+                if head == field:
+                    made[source.step].add(".".join((*source.path, *([rest] if rest else []))))
+            given[name] |= set(_carried(field, source, made[source.step]))
+
+
+def _carried(field: str, source: Source, made: set[str]) -> Iterator[str]:
+    """The marks a bound field inherits from where it comes from."""
+    path = ".".join(source.path)
+    if _covers(made, path):
+        yield field
+        return
+    for mark in made:
+        if mark.startswith(f"{path}."):
+            yield f"{field}.{mark[len(path) + 1 :]}"
+
+
+def _covers(marks: set[str] | frozenset[str], path: str) -> bool:
+    """Whether the path, or something it lies in, is marked."""
+    parts = path.split(".")
+    return any(".".join(parts[:end]) in marks for end in range(1, len(parts) + 1))
+
+
+def _may_hold_more(model: type[BaseModel], mark: str) -> bool:
+    """Whether the marked field can hold what stood in the stage's input, and not labels alone."""
+    field = model.model_fields.get(mark.partition(".")[0])
+    return field is None or not _labels_alone(field.annotation)
+
+
+def _open_fields(model: type[BaseModel], given: set[str]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if not is_denied(field) and not _labels_alone(field.annotation) and not _covers(given, name):
+            yield name
+
+
+def _labels_alone(annotation: Any) -> bool:
+    """Whether values of this type are their author's labels, truth values or nothing."""
+    if annotation is None or annotation in (bool, type(None)) or get_origin(annotation) is Literal:
+        return True
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return True
+    arguments = [a for a in get_args(annotation) if a is not Ellipsis]
+    return bool(arguments) and all(map(_labels_alone, arguments))
+
+
+def _frozen(paths: _Paths) -> dict[str, frozenset[str]]:
+    return {name: frozenset(found) for name, found in paths.items()}
+
+
+__all__ = ["marks_of", "unmarked"]
