@@ -31,6 +31,7 @@
     ├── EngineBusy                 more runs are in flight than the engine admits
     ├── DeadlineExceeded           the time allowed has passed
     ├── StoreError                 the trace database
+    ├── DataError                  a table of rows, its columns, or what was asked of it
     ├── TrainError                 a recipe, its data, or a training run
     │   └── TrainInterrupted         Ctrl-C in a training run; a checkpoint was saved
     ├── SystemRefusedError         the operating system refused the command line something
@@ -568,6 +569,20 @@ class StoreError(FslmError):
 
     code = "store"
     exit_code = 4
+
+
+class DataError(FslmError):
+    """A table of rows, its columns, or what was asked of it.
+
+    A file that is no table or cannot be read, a column that is not there or is there twice, rows that do not fit the
+    stage's models, labels that contradict each other, a folder that is already full. Nothing was written.
+
+    Next: mend the table, name the column with ``--map FIELD=COLUMN``, or choose what the text offers; ``fslm data
+    prepare … --dry-run`` shows everything that was found and writes nothing.
+    """
+
+    code = "data"
+    exit_code = 2
 
 
 class TrainError(FslmError):
