@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Generic, TypeVar
 
+from .threads import in_thread
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -64,7 +66,7 @@ async def from_iterable(items: Iterable[T]) -> AsyncIterator[T]:
     """Read a plain iterable without holding up the loop while it waits for its next item."""
     iterator = iter(items)
     end: Any = object()
-    while (item := await asyncio.to_thread(next, iterator, end)) is not end:
+    while (item := await in_thread(next, iterator, end)) is not end:
         yield item
 
 

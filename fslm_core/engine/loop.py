@@ -41,21 +41,52 @@ class LoopThread:
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a fork of the one that opened it: its thread is not here, only its memory."""
+        return os.getpid() != self._pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether work can be handed over."""
+        return not (self._closed or self.forked)
+
     def usable(self) -> None:
         """Raise if work can no longer be handed over.
 
         Raises:
             EngineStateError: closed, or the process is a fork of the one that opened it.
         """
-        if os.getpid() != self._pid:
+        self.refuse_fork()
+        if self._closed:
+            raise EngineStateError("the engine is closed", where="Engine", hint="open a new Engine")
+
+    def refuse_fork(self) -> None:
+        """Raise in a fork of the process that opened it.
+
+        Raises:
+            EngineStateError: this is one.
+        """
+        if self.forked:
             raise EngineStateError(
                 "the engine was opened before this process was forked",
                 where="Engine",
                 found=f"process {os.getpid()}, opened in {self._pid}",
                 hint="open an Engine in each worker process, after the fork",
             )
-        if self._closed:
-            raise EngineStateError("the engine is closed", where="Engine", hint="open a new Engine")
+
+    def refuse_own_thread(self) -> None:
+        """Raise on the loop's own thread, where waiting for the loop would never end.
+
+        Raises:
+            EngineStateError: this is that thread.
+        """
+        if threading.current_thread() is self._thread:
+            raise EngineStateError(
+                "the engine cannot be closed by one of its own runs",
+                where=f"thread {self._thread.name}",
+                hint="close it from the thread or event loop that opened it",
+            )
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Start ``work`` on the loop. Cancelling the future cancels the work.
@@ -117,13 +148,11 @@ class LoopThread:
 
     def close(self) -> None:
         """Stop the loop and its thread. Idempotent; in a forked child it does nothing."""
-        if self._closed or os.getpid() != self._pid:
-            self._closed = True
+        if not self.alive:
             return
         self._closed = True
         self._loop.call_soon_threadsafe(self._loop.stop)
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        self._thread.join()
 
 
 def _loop_runs_here() -> bool:

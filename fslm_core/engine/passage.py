@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from ..backends.protocol import Backend
 from ..errors import DeadlineExceeded, FslmError, InternalError, RunFailed, shorten
-from ..events import Event, RunFinished, RunStarted, TextWritten
+from ..events import RecordsLost, RunEvent, RunFinished, RunStarted, TextWritten
 from ..message import Message, node_id
 from ..plugins import PluginHost
 from ..schema import content_id
@@ -23,7 +23,16 @@ from .tools import ToolRunner
 from .walk import Prepared, Walk
 from .withhold import withheld
 
-Listener = asyncio.Queue[Event | BaseException | None]
+Listener = asyncio.Queue[RunEvent | BaseException | None]
+
+
+@dataclass
+class Load:
+    """What an engine counts of its runs. Touched on the engine's loop only."""
+
+    in_flight: int = 0
+    records_lost: int = 0
+    """As far as observers were told."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ class Rooms:
     recorder: Recorder | None
     observers: Observers
     content: ContentMode
+    load: Load = field(default_factory=Load)
 
     def close(self) -> None:
         """Close what is no backend: that one is closed on the engine's loop."""
@@ -91,7 +101,15 @@ class Passage:
             deadline,
             rooms.recorder is not None,
         )
-        await self._emit(self._start())
+        rooms.load.in_flight += 1
+        try:
+            await self._emit(self._start())
+        except asyncio.CancelledError:  # it may be on the disk already
+            await asyncio.shield(asyncio.ensure_future(self._finish("cancelled")))
+            raise
+        except BaseException:
+            rooms.load.in_flight -= 1
+            raise
         try:
             async with asyncio.timeout(self._timeout):
                 run.result = await walk.go()
@@ -132,20 +150,34 @@ class Passage:
         fingerprints = {name: origin.fingerprint for name, origin in self._prepared.origins.items()}
         run = self.run
         backend, marks = self._rooms.backend.name, self._prepared.marks
-        return RunStarted(run.id, run.stack, run.input, run.seed, time.time(), backend, fingerprints, marks)
+        at_work = self._rooms.load.in_flight
+        return RunStarted(run.id, run.stack, run.input, run.seed, time.time(), backend, fingerprints, marks, at_work)
 
     async def _finish(self, status: Literal["succeeded", "failed", "cancelled"]) -> None:
         run = self.run
         run.status = status
         run.seconds = time.monotonic() - self._began
-        await self._emit(RunFinished(run.id, run.stack, status, time.time(), run.seconds, run.result, run.error))
+        load = self._rooms.load
+        load.in_flight -= 1
+        await self._emit(
+            RunFinished(run.id, run.stack, status, time.time(), run.seconds, run.result, run.error, load.in_flight)
+        )
 
-    async def _emit(self, event: Event) -> None:
+    async def _emit(self, event: RunEvent) -> None:
         if self._rooms.recorder is not None and not isinstance(event, TextWritten):
-            await self._rooms.recorder.record(event)
+            try:
+                await self._rooms.recorder.record(event)
+            finally:
+                self._count_lost(self._rooms.recorder)
         self._rooms.observers.tell(event)
         if self._listener is not None:
             self._listener.put_nowait(event)
 
+    def _count_lost(self, recorder: Recorder) -> None:
+        load = self._rooms.load
+        if (more := recorder.lost - load.records_lost) > 0:
+            load.records_lost += more
+            self._rooms.observers.tell(RecordsLost(more))
 
-__all__ = ["Listener", "Passage", "Rooms"]
+
+__all__ = ["Listener", "Load", "Passage", "Rooms"]

@@ -17,6 +17,7 @@ from ..stage import Stage
 from ..store import marks_of
 from .check import Report, check_stack
 from .models import Model, disagreements
+from .threads import in_thread
 from .walk import Prepared
 
 log = logging.getLogger("fslm")
@@ -47,6 +48,7 @@ class Preparer:
         if stack not in self._ready:
             if stack not in self._underway:
                 self._underway[stack] = asyncio.create_task(self._load(stack))
+                self._underway[stack].add_done_callback(_seen)
             try:
                 self._ready[stack] = await asyncio.shield(self._underway[stack])
             finally:
@@ -54,8 +56,14 @@ class Preparer:
                     del self._underway[stack]
         return self._ready[stack]
 
+    async def close(self) -> None:
+        """Give up what is under way. A download or a conversion that has begun ends by itself; nobody waits for it."""
+        for task in self._underway.values():
+            task.cancel()
+        await asyncio.gather(*self._underway.values(), return_exceptions=True)
+
     async def _load(self, stack: Stack[Any, Any]) -> Prepared:
-        report = await asyncio.to_thread(self._check, stack)
+        report = await in_thread(self._check, stack)
         report.raise_if_refused()
         for warning in report.warnings:
             log.warning("stack %s: %s", stack.name, warning)
@@ -63,7 +71,7 @@ class Preparer:
         bases = {}
         if self._backend.capabilities.weights:
             for model in filter(None, models.values()):
-                bases[model.checkpoint.name] = await asyncio.to_thread(self._resolve, model)
+                bases[model.checkpoint.name] = await in_thread(self._resolve, model)
         self._recheck(stack, models, bases)
         refs = {name: m.ref(bases.get(m.checkpoint.name)) for name, m in models.items() if m is not None}
         ways = dict(zip(refs, await self._backend.warm(list(refs.values())), strict=True))
@@ -122,6 +130,12 @@ class Preparer:
             capabilities=self._backend.capabilities,
             strict=self._strict,
         )
+
+
+def _seen(task: asyncio.Task[Prepared]) -> None:
+    """Whoever waited was told, or is gone."""
+    if not task.cancelled():
+        task.exception()
 
 
 __all__ = ["Preparer"]

@@ -17,6 +17,7 @@ from ..errors import FslmError, SchemaError, ToolError
 from ..message import Problem
 from ..schema import canonical, problems_of
 from ..stage import Scored, Stage
+from .threads import in_thread
 
 if TYPE_CHECKING:
     from pebble import ProcessPool
@@ -43,7 +44,7 @@ class ToolRunner:
                 async with asyncio.timeout(tool.timeout):
                     answer = await tool.function(value)
             elif tool.timeout is None:
-                answer = await asyncio.to_thread(_guarded, tool.function, value)
+                answer = await in_thread(_guarded, tool.function, value)
             else:
                 answer = await self._in_process(stage, value, tool.timeout)
         except (FslmError, asyncio.CancelledError, GeneratorExit):

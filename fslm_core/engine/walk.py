@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..backends.protocol import Backend, Generation, ModelRef, Request, Sampling
 from ..errors import BackendError, DeadlineExceeded, FslmError, InputError, StageFailedError
-from ..events import AttemptFailed, Event, MessageEmitted, StepSkipped, StepStarted, TextWritten
+from ..events import AttemptFailed, MessageEmitted, RunEvent, StepSkipped, StepStarted, TextWritten
 from ..message import Attempt, Marks, Message, Origin, Problem, Skipped, TokenTrace, Usage, derive_seed, digest, node_id
 from ..plugins import PluginHost
 from ..schema import Schema, canonical, content_id, dumps, field_spans, parse, plain_data, problems_of
@@ -27,7 +27,7 @@ from .tools import ToolRunner
 SEMANTICS = "1"
 """Part of every ``work_key``; raised when the engine would do the same work otherwise."""
 
-Emit = Callable[[Event], Awaitable[None]]
+Emit = Callable[[RunEvent], Awaitable[None]]
 
 
 @dataclass(frozen=True)

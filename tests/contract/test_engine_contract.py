@@ -822,7 +822,7 @@ def release(backend: Fake, engine: Engine) -> None:
         assert backend.released is not None
         backend.released.set()
 
-    engine._looping.wait(go())
+    engine._works.loop.wait(go())
 
 
 def test_an_engine_admits_so_many_runs_and_no_more(opened: Opened) -> None:
@@ -1008,9 +1008,9 @@ def test_nothing_is_left_behind_by_thousands_of_runs(opened: Opened) -> None:
     async def tasks() -> int:
         return len(asyncio.all_tasks())
 
-    assert engine._looping.wait(tasks()) <= 2
-    assert not engine._at_work
-    assert not engine._slots.locked()
+    assert engine._works.loop.wait(tasks()) <= 2
+    assert not engine._works._at_work
+    assert not engine._works._slots.locked()
 
 
 # -- the trace ---------------------------------------------------------------------------------------------------------
@@ -1022,6 +1022,7 @@ class _Recorder:
     def __init__(self, fails: type[BaseException] | None = None) -> None:
         self.kept: list[Any] = []
         self.fails = fails
+        self.lost = 0
 
     async def record(self, event: Any) -> None:
         await asyncio.sleep(0)
@@ -1035,7 +1036,8 @@ class _Recorder:
 def _with_recorder(engine: Engine, recorder: _Recorder) -> None:
     import dataclasses
 
-    engine._rooms = dataclasses.replace(engine._rooms, recorder=recorder)  # type: ignore[arg-type]
+    works = engine._works
+    works.rooms = dataclasses.replace(works.rooms, recorder=recorder)  # type: ignore[arg-type]
 
 
 def test_a_run_is_recorded_before_its_end_is_told(opened: Opened) -> None:

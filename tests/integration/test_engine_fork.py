@@ -134,7 +134,6 @@ def test_ctrl_c_stops_the_work_records_it_and_goes_on_up(tmp_path: Path, use: st
                 {use}
             except KeyboardInterrupt:
                 print("interrupted", backend.stopped > 0)
-            e._backend_asked = None
         with TraceStore.open(settings.trace_path, readonly=True) as store:
             print({{row.status for row in store.runs()}})
         """,

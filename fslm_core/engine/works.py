@@ -1,0 +1,244 @@
+"""What there is of an engine while it is open: its loop, its backend, its trace, and the runs at work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from ..backends.protocol import Backend
+from ..checkpoints import Progress
+from ..errors import EngineBusy, EngineStateError, FslmError, InputError, RunFailed, StoreError, UsageError
+from ..events import Event, RunRefused
+from ..plugins import PluginHost
+from ..settings import Settings
+from ..stack import Stack
+from ..store import ContentMode, TraceStore
+from .flow import in_order
+from .loop import LoopThread
+from .observers import Observer, Observers, named
+from .passage import Listener, Passage, Rooms
+from .prepare import Preparer
+from .run import Outcome, Run, new_run_id
+from .tools import ToolRunner
+from .walk import Prepared, read_input
+from .withhold import withholds
+
+AnyStack = Stack[Any, Any] | str
+
+log = logging.getLogger("fslm")
+
+
+class Works:
+    """An open engine. Its coroutines run on :attr:`loop`; everything else may be called from any thread.
+
+    Args:
+        observers: those of the program, told beside the plugins'.
+        content: what the trace keeps.
+        trace: False keeps none.
+        max_in_flight: runs let in at once.
+
+    Raises:
+        StoreError: the trace cannot be opened, and ``trace.on_failure`` is ``fail``.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        host: PluginHost,
+        backend: Backend,
+        *,
+        observers: Sequence[Observer],
+        content: ContentMode,
+        trace: bool,
+        strict: bool,
+        progress: Progress | None,
+        max_in_flight: int,
+    ) -> None:
+        self.backend = backend
+        self.ready = False
+        self._host = host
+        self._max_in_flight = max_in_flight
+        told = [*host.observers, *named(observers)]
+        self._store = _open_store(settings, content) if trace else None
+        recorder = self._store.recorder() if self._store is not None else None
+        self.rooms = Rooms(backend, host, ToolRunner(), recorder, Observers(told, quotes=content == "full"), content)
+        self._preparer = Preparer(backend, host, settings, strict=strict, progress=progress)
+        self._slots = asyncio.Semaphore(max_in_flight)
+        self._at_work: set[asyncio.Task[Any]] = set()
+        self.loop = LoopThread("fslm-engine")
+
+    async def warm(self, stacks: Sequence[AnyStack]) -> None:
+        """Make ``stacks`` ready to run; the engine is ready after it."""
+        for stack in stacks:
+            await self.prepare(stack)
+        self.ready = True
+
+    async def prepare(self, stack: AnyStack) -> Prepared:
+        """Check a stack and load its models, unless that was done."""
+        return await self._preparer.prepare(find(self._host, stack))
+
+    def close(self) -> None:
+        """Cancel what is in flight, record it, and give everything back.
+
+        Raises:
+            EngineStateError: asked by a run of this engine, which would wait for itself.
+        """
+        self.loop.refuse_own_thread()
+        self.ready = False
+        try:
+            self.loop.submit(self._end()).result()
+        finally:
+            self.loop.close()
+            self.rooms.close()
+            if self._store is not None:
+                self._store.close()
+
+    async def _end(self) -> None:
+        for task in list(self._at_work):
+            task.cancel()
+        await asyncio.gather(*self._at_work, return_exceptions=True)
+        await self._preparer.close()
+        await self.backend.aclose()
+
+    async def run(
+        self,
+        stack: AnyStack,
+        value: Any,
+        seed: int,
+        timeout: float | None,
+        *,
+        waits: bool,
+        listener: Listener | None = None,
+    ) -> Run[Any]:
+        """One run.
+
+        Args:
+            waits: wait for a place where the engine is full, rather than be refused.
+            listener: gets the run's events.
+
+        Raises:
+            InputError, CheckError, EngineBusy, RunFailed: see :meth:`Engine.run`.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
+        found = find(self._host, stack)
+        checked = self._read(found, value)
+        prepared = await self._preparer.prepare(found)
+        if not waits and self._slots.locked():
+            raise self._refused(found)
+        async with self._slots:
+            return await Passage(self.rooms, prepared, checked, seed, timeout, listener).go()
+
+    def _read(self, stack: Stack[Any, Any], value: Any) -> Any:
+        try:
+            return read_input(stack, value)
+        except InputError:
+            if not withholds(stack, self.rooms.content):
+                raise
+        return read_input(stack, value, quotes=False)  # raises; here no other exception stands behind it
+
+    def _refused(self, stack: Stack[Any, Any]) -> EngineBusy:
+        self.rooms.observers.tell(RunRefused(new_run_id(), stack.name, time.time(), self.rooms.load.in_flight))
+        return EngineBusy(
+            f"{self._max_in_flight} runs are in flight",
+            where=f"stack {stack.name}",
+            hint="try again later, use map (which waits), or open the Engine with a larger max_in_flight",
+        )
+
+    async def map(
+        self, stack: AnyStack, inputs: AsyncIterable[Any], concurrency: int, seed: int, timeout: float | None
+    ) -> AsyncGenerator[Outcome[Any], None]:
+        """Many runs; see :meth:`Engine.map`."""
+        if concurrency < 1:
+            raise EngineStateError(
+                "concurrency is out of range",
+                where="map(concurrency=…)",
+                found=concurrency,
+                expected="at least 1",
+                hint="leave it out, or pass how many inputs shall run at once",
+            )
+        await self.prepare(stack)
+
+        async def one(index: int, value: Any) -> Outcome[Any]:
+            try:
+                return Outcome(index, await self.run(stack, value, seed, timeout, waits=True))
+            except RunFailed as failed:
+                return Outcome(index, failed.run, failed.error)
+            except FslmError as error:
+                return Outcome(index, None, error)
+
+        async with aclosing(in_order(inputs, one, concurrency)) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
+
+    async def stream(
+        self, stack: AnyStack, value: Any, seed: int, timeout: float | None
+    ) -> AsyncGenerator[Event, None]:
+        """One run's events; see :meth:`Engine.stream`."""
+        events: Listener = asyncio.Queue()
+
+        async def go() -> None:
+            try:
+                await self.run(stack, value, seed, timeout, waits=False, listener=events)
+            except RunFailed:
+                pass
+            except BaseException as error:
+                events.put_nowait(error)
+                raise
+            events.put_nowait(None)
+
+        task = asyncio.create_task(go())
+        try:
+            while (event := await events.get()) is not None:
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def find(host: PluginHost, stack: object) -> Stack[Any, Any]:
+    """A stack, given or named.
+
+    Raises:
+        UnknownNameError: there is no stack of that name.
+        UsageError: it is neither a stack nor a name.
+    """
+    if isinstance(stack, str):
+        return host.stack(stack)
+    if not isinstance(stack, Stack):
+        raise UsageError(
+            "what is run is a Stack, or the name of one",
+            where="Engine",
+            found=type(stack).__name__,
+            expected="a Stack or a str",
+            hint="wrap a single stage: Stack(name, input=…, output=…, steps=[stage])",
+        )
+    return stack
+
+
+def _open_store(settings: Settings, content: ContentMode) -> TraceStore | None:
+    on_failure = settings.trace.on_failure
+    try:
+        store = TraceStore.open(settings.trace_path, content=content, on_failure=on_failure)
+        try:
+            store.recorder()
+        except BaseException:
+            store.close()
+            raise
+        return store
+    except StoreError as error:
+        if on_failure == "fail":
+            raise
+        log.warning("no trace is kept: %s", error)
+        return None
+
+
+__all__ = ["AnyStack", "Works", "find"]
