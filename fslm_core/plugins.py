@@ -120,7 +120,8 @@ class PluginHost:
         """Return the stage of this name.
 
         Raises:
-            UnknownNameError: there is none; the text offers near names, and says if a plugin of that name did not load.
+            UnknownNameError: there is none; the text offers near names, and says if a plugin of that name is disabled.
+            PluginLoadError: the plugin of that name could not be loaded; what it raised is the ``__cause__``.
             DuplicateNameError: two distributions own the name.
         """
         return self._get(self._loaded.stages, name)
@@ -215,22 +216,20 @@ class PluginHost:
             first, second = owned.contested[name]
             raise DuplicateNameError(
                 f"two plugins own the {owned.kind} {name!r}",
+                where="the plugins loaded",
                 found=f"{first} and {second}",
                 hint=f"disable one: fslm plugins disable {second.distribution}",
             )
         if name in owned.owned:
             return owned.owned[name]
         if (info := self.absent_owner(name)) is not None:
-            cure = (
-                f"fslm plugins enable {info.name}"
-                if info.state == "disabled"
-                else f"mend or reinstall {info.distribution}, then run `fslm plugins`"
-            )
-            raise UnknownNameError(
-                f"the {owned.kind} {name!r} belongs to plugin {info}, which is {info.state}",
-                found=info.reason,
-                hint=cure,
-            )
+            what = f"the {owned.kind} {name!r} belongs to plugin {info}, which is {info.state}"
+            where = f"plugin {info.name}"
+            if info.state == "disabled":
+                cure = f"fslm plugins enable {info.name}"
+                raise UnknownNameError(what, where=where, found=info.reason, hint=cure)
+            cure = f"mend or reinstall {info.distribution}, then run `fslm plugins`"
+            raise PluginLoadError(what, where=where, found=info.reason, hint=cure) from self._loaded.faults[info]
         raise UnknownNameError.of(owned.kind, name, owned.owned)
 
 
@@ -265,6 +264,7 @@ class _Loaded:
         self.manager = pluggy.PluginManager(hooks.PROJECT)
         self.manager.add_hookspecs(hooks)
         self.infos: list[PluginInfo] = []
+        self.faults: dict[PluginInfo, BaseException] = {}
         self.info_of: dict[int, PluginInfo] = {}
         self.stages: _Owned[Stage[Any, Any]] = _Owned("stage")
         self.stacks: _Owned[Stack[Any, Any]] = _Owned("stack")
@@ -282,8 +282,7 @@ class _Loaded:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever a plugin raises must not stop the others
-            exits = isinstance(error, SystemExit)
-            self._quarantine(found, "it called sys.exit() while it was loaded" if exits else _reason(error))
+            self._quarantine(found, error)
         else:
             self.infos.append(info)
             for owned, things in offers:
@@ -294,32 +293,50 @@ class _Loaded:
         if isinstance(plugin, type):
             raise PluginLoadError(
                 "the entry point names a class",
+                where=f"plugin {info}",
                 found=plugin,
                 expected="a module, or an object with hook implementations",
+                hint="name the module that holds the @hookimpl functions",
             )
         if (other := self.info_of.get(id(plugin))) is not None:
-            raise PluginLoadError("another plugin has registered the same module", found=f"{other.name} of {other}")
+            raise PluginLoadError(
+                "another plugin has registered the same module",
+                where=f"plugin {info}",
+                found=f"{other.name} of {other}",
+                hint="give each entry point a module of its own",
+            )
         self.manager.register(plugin, name=_key(info))
         self.info_of[id(plugin)] = info
         self.manager.check_pending()
         impls = [i for caller in self.manager.get_hookcallers(plugin) or () for i in caller.get_hookimpls()]
         mine = [impl for impl in impls if impl.plugin is plugin]
         if not mine:
-            raise PluginLoadError("it implements no hook", expected="functions marked @hookimpl")
+            raise PluginLoadError(
+                "it implements no hook",
+                where=f"plugin {info}",
+                expected="functions marked @hookimpl",
+                hint="mark them: `from fslm_core import hookimpl`",
+            )
         if any(impl.hookwrapper or impl.wrapper for impl in mine):
-            raise PluginLoadError("a hook wrapper has no place here: plugins declare, the engine decides")
+            raise PluginLoadError(
+                "a hook wrapper has no place here: plugins declare, the engine decides",
+                where=f"plugin {info}",
+                hint="write a plain @hookimpl function",
+            )
 
     def _collect(self, plugin: object, info: PluginInfo) -> list[tuple[_Owned[Any], list[tuple[str, Any]]]]:
         from .checkpoints import Checkpoint
 
         def listed(hook: str, kind: type[T]) -> list[tuple[str, T]]:
-            things = self._answers(plugin, hook, Iterable)
+            things = self._answers(plugin, hook, Iterable, info)
             for thing in things:
                 if not isinstance(thing, kind):
                     raise PluginLoadError(
                         f"{hook} returned the wrong type",
+                        where=f"plugin {info}",
                         found=type(thing).__name__,
                         expected=f"a list of {kind.__name__}",
+                        hint=f"return only {kind.__name__} objects from it",
                     )
             return _named(hook, [(thing.name, thing) for thing in things], info)
 
@@ -330,13 +347,17 @@ class _Loaded:
             return _named("fslm_stacks", [*stages, *unlisted], info)
 
         def mapped(hook: str, prefixed: bool) -> list[tuple[str, Callable[..., Any]]]:
-            pairs = [(n, f) for answer in self._answers(plugin, hook, Mapping, whole=True) for n, f in answer.items()]
+            pairs = [
+                (n, f) for answer in self._answers(plugin, hook, Mapping, info, whole=True) for n, f in answer.items()
+            ]
             for name, thing in pairs:
                 if not isinstance(name, str) or not callable(thing):
                     raise PluginLoadError(
                         f"{hook} returned the wrong type",
+                        where=f"plugin {info}",
                         found=type(thing).__name__,
                         expected="a dict of name to function",
+                        hint="write {'name': function}",
                     )
             return _named(hook, pairs, info) if prefixed else pairs
 
@@ -350,7 +371,7 @@ class _Loaded:
             (self.commands, mapped("fslm_commands", False)),
         ]
 
-    def _answers(self, plugin: object, hook: str, kind: Any, *, whole: bool = False) -> list[Any]:
+    def _answers(self, plugin: object, hook: str, kind: Any, info: PluginInfo, *, whole: bool = False) -> list[Any]:
         answers: list[Any] = []
         for impl in getattr(self.manager.hook, hook).get_hookimpls():
             if impl.plugin is not plugin:
@@ -358,14 +379,19 @@ class _Loaded:
             answer = _call(impl)
             if not isinstance(answer, kind) or isinstance(answer, str):
                 raise PluginLoadError(
-                    f"{hook} returned the wrong type", found=type(answer).__name__, expected=kind.__name__.lower()
+                    f"{hook} returned the wrong type",
+                    where=f"plugin {info}",
+                    found=type(answer).__name__,
+                    expected=kind.__name__.lower(),
+                    hint="return a dict" if whole else "return a list, empty if there is nothing to offer",
                 )
             answers += [answer] if whole else list(answer)
         return answers
 
-    def _quarantine(self, found: _Found, reason: str) -> None:
-        info = PluginInfo(found.name, found.distribution, found.version, "quarantined", reason)
+    def _quarantine(self, found: _Found, error: BaseException) -> None:
+        info = PluginInfo(found.name, found.distribution, found.version, "quarantined", _reason(error))
         self.infos.append(info)
+        self.faults[info] = error
         if self.manager.has_plugin(_key(info)):
             self.info_of.pop(id(self.manager.unregister(name=_key(info))), None)
 
@@ -376,11 +402,18 @@ def _named(hook: str, pairs: Sequence[tuple[str, T]], info: PluginInfo) -> list[
         if not _is_own(name, info):
             raise PluginLoadError(
                 f"{hook} offers a name outside the plugin's own",
+                where=f"plugin {info}",
                 found=name,
                 expected=f"{info.name!r}, or a name that starts with {info.name + '.'!r}",
+                hint="rename it, or the entry point",
             )
         if name in seen:
-            raise PluginLoadError(f"{hook} offers one name twice", found=name)
+            raise PluginLoadError(
+                f"{hook} offers one name twice",
+                where=f"plugin {info}",
+                found=name,
+                hint="rename or drop one of the two",
+            )
         seen.add(name)
     return list(pairs)
 
@@ -399,6 +432,10 @@ def _call(impl: pluggy.HookImpl, **arguments: Any) -> Any:
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return "it called sys.exit() while it was loaded"
+    if isinstance(error, PluginLoadError):  # where it was is said beside the reason
+        error = FslmError(error.what, found=error.found, expected=error.expected, hint=error.hint)
     if isinstance(error, FslmError):
         return shorten(" ".join(part.strip() for part in str(error).splitlines()), 500)
     return shorten(f"{type(error).__name__}: {error}", 500)

@@ -10,7 +10,10 @@ True
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
+import tomllib
 from collections.abc import Sequence
 from contextvars import ContextVar
 from functools import cache
@@ -27,7 +30,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from .errors import SettingsError
+from .errors import SettingsError, shorten
 
 FILE_NAME = "fslm.toml"
 Names = Annotated[tuple[str, ...], NoDecode]
@@ -192,24 +195,91 @@ def load(*, files: Sequence[Path] | None = None, **overrides: Any) -> Settings:
     known = {f"FSLM_{name}".upper() for name in Settings.model_fields} | {"FSLM_CONFIG"}
     for variable in os.environ:
         if variable.upper().startswith("FSLM_") and variable.upper().split("__")[0] not in known:
+            near = difflib.get_close_matches(variable.upper(), known, n=1)
             raise SettingsError(
-                f"the variable {variable} means nothing to fslm", expected="one of " + ", ".join(sorted(known))
+                f"the variable {variable} means nothing to fslm",
+                where="the environment",
+                expected="one of " + ", ".join(sorted(known)) + ", or a key of a section, as FSLM_TRACE__CONTENT",
+                hint=f"did you mean {near[0]}?" if near else f"unset it: `unset {variable}`",
             )
     token = _chosen_files.set(files)
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(
-            f"the setting {where!r} is wrong: {first['msg']}",
-            found=first.get("input"),
-            hint=f"mend it in {FILE_NAME}, {user_file()} or the FSLM_{where.upper().replace('.', '__')} variable",
-        ) from None
+        raise _wrong(error) from None
     except (ValueError, OSError) as error:  # TOMLDecodeError is a ValueError
-        raise SettingsError(f"a settings file cannot be read: {error}", hint="mend the file named above") from None
+        raise _unreadable(error) from None
     finally:
         _chosen_files.reset(token)
+
+
+def _wrong(error: ValidationError) -> SettingsError:
+    """What is wrong first. A value that may be a secret is not repeated: the name says so, or fslm knows none."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    unknown = first["type"] == "extra_forbidden"
+    variable = f"FSLM_{key.upper().replace('.', '__')}"
+    known = _keys_beside(first["loc"])
+    near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1) if unknown and first["loc"] else []
+    return SettingsError(
+        f"there is no setting {key!r}" if unknown else f"the setting {key!r} is wrong: {first['msg']}",
+        where=_place_of(first["loc"], variable),
+        found=None if unknown or _SECRET.search(key) else first.get("input"),
+        expected="one of " + ", ".join(known) if unknown else None,
+        hint=f"did you mean {near[0]!r}?" if near else "correct or remove it; the page Settings lists all of them",
+    )
+
+
+_SECRET = re.compile("key|token|secret|passw|credential", re.IGNORECASE)
+
+
+def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
+    """The keys that fslm knows in the section that ``loc`` ends in."""
+    model: Any = Settings
+    for part in loc[:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        inner = field.annotation if field else StageSettings
+        model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else StageSettings
+    return sorted(model.model_fields)
+
+
+def _place_of(loc: tuple[int | str, ...], variable: str) -> str:
+    """The variable or file that holds the key, as far as can be said."""
+    if any(name.upper() == variable for name in os.environ):
+        return variable
+    for file in _files_to_read():
+        held: Any = _tables(file)
+        for part in loc:
+            held = held.get(str(part)) if isinstance(held, dict) else None
+        if held is not None:
+            return str(file)
+    return "the settings"
+
+
+def _tables(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _unreadable(error: Exception) -> SettingsError:
+    for file in _files_to_read():
+        try:
+            tomllib.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except OSError as refused:
+            hint = "give yourself read access, or name another file with FSLM_CONFIG"
+            return SettingsError(f"the settings file cannot be read: {refused.strerror}", where=str(file), hint=hint)
+        except ValueError as malformed:
+            hint = 'mend that line: text is written key = "text", a list key = ["a", "b"]'
+            return SettingsError(f"the settings file cannot be read, it is not TOML: {malformed}", where=str(file), hint=hint)
+    return SettingsError(
+        f"the settings cannot be read: {shorten(str(error))}",
+        where="the environment",
+        hint="a variable that holds a list or a section is written as JSON",
+    )
 
 
 @cache

@@ -41,7 +41,12 @@ def typed_or_piped(argument: str) -> tuple[str, str]:
         argument.encode()
     except UnicodeEncodeError:
         raw = argument.encode(errors="surrogateescape")
-        raise InputError("the text is not UTF-8", where="argument", found=raw) from None
+        raise InputError(
+            "the text is not UTF-8",
+            where="argument",
+            found=raw,
+            hint="convert it, or pass it on standard input: `iconv -t UTF-8 FILE | fslm run STACK -`",
+        ) from None
     return argument, "argument"
 
 

@@ -131,7 +131,11 @@ def _edit(path: Path, change: Callable[[Any], None]) -> None:
             f"the settings file is not TOML: {error}", where=str(path), hint="mend it by hand"
         ) from None
     except OSError as error:
-        raise SettingsError(f"the settings file cannot be written: {error.strerror}", where=str(path)) from None
+        raise SettingsError(
+            f"the settings file cannot be written: {error.strerror}",
+            where=str(path),
+            hint="give yourself write access, or name another file with FSLM_CONFIG",
+        ) from None
 
 
 def _listed(document: Any, key: str) -> Any:

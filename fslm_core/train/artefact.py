@@ -63,7 +63,7 @@ def write_folder(output: Path, *, model: Any, tensors: dict[str, Tensor], record
         output.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     except OSError as error:
-        raise TrainError(f"the adapter cannot be written: {error.strerror}", where=str(output)) from None
+        raise _unwritable(error, output) from None
     try:
         made.chmod(0o755)
         model.peft_config["default"].base_model_name_or_path = record.base  # until now a folder of this machine
@@ -75,10 +75,18 @@ def write_folder(output: Path, *, model: Any, tensors: dict[str, Tensor], record
         inspect(made)
         _swap(made, output)
     except OSError as error:
-        raise TrainError(f"the adapter cannot be written: {error.strerror}", where=str(output)) from None
+        raise _unwritable(error, output) from None
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return sha256
+
+
+def _unwritable(error: OSError, output: Path) -> TrainError:
+    return TrainError(
+        f"the adapter cannot be written: {error.strerror}",
+        where=str(output),
+        hint="free space or give yourself write access, then run the same command with --resume",
+    )
 
 
 def refuse_taken(output: Path) -> None:

@@ -56,11 +56,22 @@ def _require_writable(row: Row, answer: Ids, stage: Stage[Any, Any], vocabulary:
         BackendError: the grammar does not accept it, or it is too long.
     """
     if len(answer) > stage.max_tokens:
-        raise BackendError("the output is longer than max_tokens", found=f"{len(answer)} tokens")
+        raise BackendError(
+            "the output is longer than max_tokens",
+            where=f"row {row.number}",
+            found=f"{len(answer)} tokens",
+            expected=f"at most {stage.max_tokens}",
+            hint="raise Decoding(max_tokens=…) of the stage, or shorten the row",
+        )
     grammar = vocabulary.grammar(row.schema.text)
     grammar.take(list(answer))
     if not grammar.finished and not grammar.allowed()[vocabulary.ends[0]]:
-        raise BackendError("the grammar does not let the output end", found=row.target)
+        raise BackendError(
+            "the grammar does not let the output end",
+            where=f"row {row.number}",
+            found=row.target,
+            hint="give the row an output that the stage's model allows",
+        )
 
 
 __all__ = ["encode_rows"]

@@ -271,9 +271,12 @@ def interruption(folder: Path) -> TrainInterrupted:
     """The error that ends an interrupted run: it says what a resumed run would go on from."""
     found = latest(folder)
     if found is None:
-        return TrainInterrupted("training was stopped before its first checkpoint", hint="start it again")
+        return TrainInterrupted(
+            "training was stopped before its first checkpoint", where=str(folder), hint="start it again"
+        )
     return TrainInterrupted(
         f"training was stopped; the checkpoint at step {found[1].step} stands",
+        where=str(folder),
         hint="go on with the same command and --resume",
     )
 

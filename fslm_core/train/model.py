@@ -50,8 +50,10 @@ def add_lora(base: Any, lora: Lora, *, seed: int) -> tuple[Any, int]:
     if absent := sorted(set(lora.targets) - names):
         raise TrainError(
             "lora.targets names modules the base does not have",
+            where="recipe, lora.targets",
             found=", ".join(absent),
             expected=", ".join(sorted(names)),
+            hint="set lora.targets to some of these; the usual ones are q_proj, k_proj, v_proj, o_proj",
         )
     total = base.config.get_text_config().num_hidden_layers
     frozen = 0 if lora.layers is None else max(0, total - lora.layers)
@@ -71,6 +73,7 @@ def add_lora(base: Any, lora: Lora, *, seed: int) -> tuple[Any, int]:
     if size > _LARGEST:
         raise TrainError(
             "the adapter would be too large to ship",
+            where="recipe, lora",
             found=f"{size:,} bytes",
             expected=f"at most {_LARGEST:,}",
             hint="set a smaller lora.rank, fewer lora.layers or fewer lora.targets",
@@ -96,7 +99,11 @@ def put_tensors(model: Any, tensors: dict[str, Tensor]) -> None:
 
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
     if own.keys() != tensors.keys():
-        raise TrainError("a checkpoint belongs to another recipe", hint="train from the start: leave out --resume")
+        raise TrainError(
+            "a checkpoint belongs to another recipe",
+            where="recipe, lora",
+            hint="train from the start: leave out --resume",
+        )
     set_peft_model_state_dict(model, tensors)
 
 

@@ -155,9 +155,15 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise TrainError(f"the recipe cannot be read: {error.strerror}", where=str(path)) from None
+        raise TrainError(
+            f"the recipe cannot be read: {error.strerror}",
+            where=str(path),
+            hint="give the path of a recipe, such as a plugin's train/NAME.toml",
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TrainError(f"the recipe is not TOML: {error}", where=str(path)) from None
+        raise TrainError(
+            f"the recipe is not TOML: {error}", where=str(path), hint='mend that line: text is written key = "text"'
+        ) from None
     _resolve_paths(raw, path.parent.resolve())
     for override in overrides:
         _set(raw, override)
@@ -184,7 +190,12 @@ def _resolve_paths(raw: Mapping[str, Any], folder: Path) -> None:
 def _set(raw: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     if not equals or not name.strip():
-        raise TrainError("an override is written key=value", found=override, hint="such as --set data.train=rows.jsonl")
+        raise TrainError(
+            "an override is written key=value",
+            where="--set",
+            found=override,
+            hint="such as --set data.train=rows.jsonl",
+        )
     try:
         value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
@@ -194,7 +205,12 @@ def _set(raw: dict[str, Any], override: str) -> None:
     for section in sections:
         place = place.setdefault(section, {})
         if not isinstance(place, dict):
-            raise TrainError("an override goes through a key that is no section", found=override)
+            raise TrainError(
+                "an override goes through a key that is no section",
+                where="--set",
+                found=override,
+                hint="write section.key=value, such as --set optim.epochs=3",
+            )
     place[key] = value
 
 

@@ -79,6 +79,7 @@ class Problems:
         if self.count:
             raise TrainError(
                 f"{self.count} row{'s' * (self.count > 1)} cannot be trained on",
+                where="the recipe's data",
                 found=shorten("; ".join(self.first), 290),
                 expected='{"input": {…}, "output": {…}} that fit the stage\'s models',
                 hint="mend or drop these rows; nothing was trained",
@@ -140,7 +141,12 @@ def read_rows(path: Path, stage: Stage[Any, Any], problems: Problems) -> Rows:
             seen[_text(row.input), row.target] += 1
             rows.append(row)
     if not rows and not problems.count:
-        raise TrainError("the file holds no rows", where=str(path))
+        raise TrainError(
+            "the file holds no rows",
+            where=str(path),
+            expected='one {"input": {…}, "output": {…}} a line',
+            hint="name another file with --set data.train=FILE",
+        )
     return Rows(path, tuple(rows), hashlib.sha256(raw).hexdigest(), len(rows) - len(seen))
 
 
@@ -212,7 +218,13 @@ def class_weights(rows: Sequence[Row], data: Data) -> list[float]:
 def _value(row: Row, field: str) -> str:
     value = plain_data(row.output)
     if field not in value:
-        raise TrainError("balance_by names a field the output does not have", found=field, expected=", ".join(value))
+        raise TrainError(
+            "balance_by names a field the output does not have",
+            where="recipe, data.balance_by",
+            found=field,
+            expected=", ".join(value),
+            hint="name one of the output's fields",
+        )
     return json.dumps(value[field])
 
 
@@ -222,7 +234,13 @@ def _group(row: Row, group: str | None) -> str:
     data: Any = {"input": row.input.model_dump(mode="json"), "output": plain_data(row.output)}
     for part in group.split("."):
         if not isinstance(data, dict) or part not in data:
-            raise TrainError("data.group names a field the rows do not have", found=group)
+            raise TrainError(
+                "data.group names a field the rows do not have",
+                where="recipe, data.group",
+                found=group,
+                expected="a dotted path that begins with input or output",
+                hint="write it as input.customer, say, or leave it out",
+            )
         data = data[part]
     return json.dumps(data, sort_keys=True)
 

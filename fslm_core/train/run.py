@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,12 +72,18 @@ def run_recipe(
     host = host or PluginHost(settings)
     stage = host.stage(recipe.stage)
     if stage.model is None:
-        raise TrainError("a tool stage has no model to train", where=f"stage {stage.name}")
+        raise TrainError(
+            "a tool stage has no model to train",
+            where=f"stage {stage.name}",
+            hint="name a stage with a model; `fslm list` shows which have one",
+        )
     if strange := set(recipe.task_score.fields or ()) - stage.output.model_fields.keys():
         raise TrainError(
             "task_score.fields names fields the output does not have",
+            where="recipe, task_score.fields",
             found=", ".join(sorted(strange)),
             expected=", ".join(stage.output.model_fields),
+            hint="name some of these, or leave it out to score the whole output",
         )
     _require_extra()
     from ..checkpoints import resolve
@@ -115,8 +122,9 @@ def _require_extra() -> None:
     if missing := [name for name in (*PACKAGES, *_MORE_PACKAGES) if find_spec(name) is None]:
         raise MissingExtraError(
             "training needs packages that are not installed",
+            where=sys.executable,
             found="without " + ", ".join(missing),
-            hint="pip install 'fslm-core[train]'",
+            hint="run `python -m pip install 'fslm-core[train]'` with this Python",
         )
 
 
