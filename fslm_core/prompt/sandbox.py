@@ -26,10 +26,16 @@ _MAX_HANDLED = 20_000_000
 """Characters and items that expressions of one rendering may handle altogether."""
 _VALUE = 200
 """What one value costs besides, in characters."""
+_HELD = 10
+"""What a value costs that another holds."""
 _MAX_LOOPS = 100_000
 """Passages through loops in one rendering."""
 _MAX_BITS = 4096
 """Of an integer that arithmetic makes."""
+_MAX_INDENT = 8
+"""Blanks that ``tojson(indent=…)`` may put before a line, for each level."""
+_ITEMS = frozenset({"list", "sort", "split", "rsplit", "splitlines"})
+"""Filters and methods that make many values out of one text; each costs what a value costs."""
 
 _FILTERS = (
     "abs capitalize count d default dictsort first float int items join last length list lower map max min reject"
@@ -66,13 +72,33 @@ def budgeted() -> Iterator[None]:
 
 
 def _spend(*values: object) -> None:
+    """Charge for values and all that they hold: what a list holds twice is charged, as it would be written, twice."""
     budget = _budget.get()
     if budget is None:
         return
-    for value in values:
-        budget.handled -= _VALUE + (len(value) if isinstance(value, str | list | tuple | dict) else 0)
-    if budget.handled < 0:
-        raise SecurityError(f"it handles more than {_MAX_HANDLED} characters")
+    budget.handled -= (_VALUE - _HELD) * len(values)
+    waiting: list[Any] = list(values)
+    while waiting:
+        value = waiting.pop()
+        budget.handled -= _HELD + (len(value) if isinstance(value, str | bytes) else 0)
+        if budget.handled < 0:
+            raise SecurityError(f"it handles more than {_MAX_HANDLED} characters")
+        if isinstance(value, dict):
+            waiting += value.keys()
+            waiting += value.values()
+        elif isinstance(value, list | tuple | set | frozenset):
+            waiting += value
+        elif isinstance(value, BaseModel):
+            waiting += value.__dict__.values()
+
+
+def _spend_on_items(value: object) -> None:
+    """Charge for the values that one text is about to become."""
+    budget = _budget.get()
+    if budget is not None and isinstance(value, str):
+        budget.handled -= 2 * _HELD * len(value)
+        if budget.handled < 0:
+            raise SecurityError(f"it handles more than {_MAX_HANDLED} characters")
 
 
 class Data(str):
@@ -86,6 +112,9 @@ class Data(str):
 
 def as_text(value: object) -> str:
     """Write a value as a prompt shows it: text as it is, an enum by its value, anything else as compact JSON."""
+    if isinstance(value, Undefined):
+        return str(value)  # which raises
+    _spend(value)
     value = _plain(value)
     if isinstance(value, str):
         return str.__str__(value)
@@ -95,13 +124,12 @@ def as_text(value: object) -> str:
 def _plain(value: object) -> Any:
     if isinstance(value, Undefined):
         return str(value)  # which raises
-    _spend(value)
     if isinstance(value, Enum):
         value = value.value
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
     if isinstance(value, dict):
-        return {as_text(k): _plain(v) for k, v in value.items()}
+        return {_key(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     if value is None or isinstance(value, str | bool | int | float):
@@ -111,6 +139,11 @@ def _plain(value: object) -> Any:
     return str(value)
 
 
+def _key(key: object) -> str:
+    plain = _plain(key)
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+
+
 @pass_context  # which also keeps Jinja from folding constants into the static text around them
 def _mark(_: Any, value: object, origin: str | None) -> Data:
     data = Data(as_text(value))
@@ -118,14 +151,25 @@ def _mark(_: Any, value: object, origin: str | None) -> Data:
     return data
 
 
-def _counted(items: Iterable[Any]) -> Iterator[Any]:
+def _counted(items: Iterable[Any], written: int) -> Iterator[Any]:
+    """``items`` one by one; ``written`` characters of the template's own text stand in the loop."""
     budget = _budget.get()
     for item in items:
         if budget is not None:
             budget.loops -= 1
+            budget.handled -= written
             if budget.loops < 0:
                 raise SecurityError(f"it loops more than {_MAX_LOOPS} times")
+            if budget.handled < 0:
+                raise SecurityError(f"it handles more than {_MAX_HANDLED} characters")
         yield item
+
+
+@pass_context
+def _weighed(_: Any, value: object) -> object:
+    """``value`` as it is, charged for: it is about to be compared, or to be a key."""
+    _spend(value)
+    return value
 
 
 def _joined(parts: list[str], between: str = "") -> str:
@@ -151,13 +195,24 @@ def _replace(value: object, old: str, new: str) -> str:
     return text.replace(old, new)
 
 
-def _charged(function: Callable[..., Any]) -> Callable[..., Any]:
+def _charged(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)  # keeps what Jinja notes on its filters
     def call(*args: Any, **kwargs: Any) -> Any:
         _spend(*args, *kwargs.values())
+        if name in _ITEMS:
+            for value in args:
+                _spend_on_items(value)
+        if name == "sum" and not all(isinstance(start, int | float) for start in (*args[3:], kwargs.get("start", 0))):
+            raise SecurityError("sum adds numbers; its start is one")
+        if name == "tojson" and not all(_is_indent(i) for i in (*args[2:], kwargs.get("indent"))):
+            raise SecurityError(f"tojson indents by at most {_MAX_INDENT}")
         return function(*args, **kwargs)
 
     return call
+
+
+def _is_indent(indent: object) -> bool:
+    return indent is None or (isinstance(indent, int) and indent <= _MAX_INDENT)
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -169,11 +224,20 @@ class Sandbox(ImmutableSandboxedEnvironment):
         super().__init__(undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True)
         self.globals.clear()
         own = {"join": _join, "replace": _replace}
-        self.filters = {n: _charged(own.get(n, self.filters[n])) for n in FILTERS}
-        self.filters.update(_fslm_mark=_mark, _fslm_counted=_counted, _fslm_concat=_concat)
+        self.filters = {n: _charged(n, own.get(n, self.filters[n])) for n in FILTERS}
+        self.filters.update(_fslm_mark=_mark, _fslm_counted=_counted, _fslm_concat=_concat, _fslm_weighed=_weighed)
+        tests = cast("dict[str, Callable[..., Any]]", self.tests)
+        self.tests = {n: _charged(n, test) for n, test in tests.items()}
+
+    def call_filter(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """A filter that a filter was given by name, as in ``map('upper')``."""
+        if name not in FILTERS:
+            raise SecurityError(f"there is no filter named {name!r}")
+        return super().call_filter(name, *args, **kwargs)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "+" and isinstance(left, str) and isinstance(right, str):
+            _spend(left, right)
             return _joined([left, right])
         if not (isinstance(left, int | float) and isinstance(right, int | float)):
             raise SecurityError(f"'{operator}' is for numbers only")
@@ -190,8 +254,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        if isinstance(argument, slice):
-            _spend(obj)
+        _spend(*([obj] if isinstance(argument, slice) else []), *([argument] if isinstance(argument, tuple) else []))
         return super().getitem(obj, argument)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -212,7 +275,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if not self.is_safe_callable(obj):
             name = getattr(obj, "__name__", type(obj).__name__)
             raise SecurityError(f"it calls {name!r}; of text and dicts it may call " + ", ".join(sorted(METHODS)))
-        _spend(obj.__self__, *args)
+        _spend(obj.__self__, *args, *kwargs.values())
+        if obj.__name__ in _ITEMS:
+            _spend_on_items(obj.__self__)
         return super().call(context, obj, *args, **kwargs)
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -243,7 +308,21 @@ class _Instrument(NodeTransformer):
 
     def visit_For(self, node: nodes.For) -> nodes.For:
         self.generic_visit(node)
-        node.iter = _filter(cast("nodes.Expr", node.iter), "_fslm_counted")
+        written = sum(len(text.data) for part in node.body for text in _texts_in(part))
+        node.iter = _filter(cast("nodes.Expr", node.iter), "_fslm_counted", nodes.Const(written))
+        return node
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:
+        self.generic_visit(node)
+        node.expr = _filter(node.expr, "_fslm_weighed")
+        for operand in node.ops:
+            operand.expr = _filter(operand.expr, "_fslm_weighed")
+        return node
+
+    def visit_Pair(self, node: nodes.Pair) -> nodes.Pair:
+        self.generic_visit(node)
+        if not isinstance(node.key, nodes.Const):
+            node.key = _filter(node.key, "_fslm_weighed")
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:
@@ -258,6 +337,12 @@ class _Instrument(NodeTransformer):
             seen.add(root)
             root = self._of[root]
         return root
+
+
+def _texts_in(node: nodes.Node) -> Iterator[nodes.TemplateData]:
+    if isinstance(node, nodes.TemplateData):
+        yield node
+    yield from node.find_all(nodes.TemplateData)
 
 
 def _filter(node: nodes.Expr, name: str, *args: nodes.Expr) -> nodes.Filter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from jinja2 import Template as JinjaTemplate
@@ -29,6 +30,14 @@ _ALIEN = (
 """What a prompt has no need of, and what would hide what is static, or have no bound."""
 
 
+_TOO_MUCH = (TemplateError, SyntaxError, ValueError, OverflowError, RecursionError, MemoryError)
+"""What Jinja, and Python under it, raise of a source: too deep, too many loops in loops, a number too long, no text."""
+
+
+def _reason(error: BaseException) -> str:
+    return (error.msg if isinstance(error, SyntaxError) else str(error)) or type(error).__name__
+
+
 class Template:
     """A compiled prompt template.
 
@@ -51,9 +60,10 @@ class Template:
         self.name = name
         environment = Sandbox()
         try:
-            tree = environment.parse(source)
-            self._refuse(tree)
-            self._compiled: JinjaTemplate = environment.from_string(source)
+            with budgeted():  # what is constant is worked out now
+                tree = environment.parse(source)
+                self._refuse(tree)
+                self._compiled: JinjaTemplate = environment.from_string(source)
         except TemplateAssertionError as error:
             raise PromptError(
                 f"the template uses what is not there: {error.message}",
@@ -175,12 +185,18 @@ class Template:
                     hint="bound the fields it shows with max_length, or shorten them: {{ text[:2000] }}",
                 )
             static = not isinstance(piece, Data) and piece in self._constants
-            span = Span(str.__str__(piece), role, static, getattr(piece, "field", None))
-            if static and spans and spans[-1].static:
-                spans[-1] = replace(spans[-1], text=spans[-1].text + span.text)
-            else:
-                spans.append(span)
-        return _trimmed(spans)
+            spans.append(Span(str.__str__(piece), role, static, getattr(piece, "field", None)))
+        return _trimmed(list(_merged(spans)))
+
+
+def _merged(spans: list[Span]) -> Iterator[Span]:
+    """The spans, static ones that follow each other as one."""
+    for static, together in groupby(spans, key=lambda span: span.static):
+        run = list(together)
+        if static:
+            yield replace(run[0], text="".join(span.text for span in run))
+        else:
+            yield from run
 
 
 def _trimmed(spans: list[Span]) -> list[Span]:
@@ -214,18 +230,14 @@ class Expression:
     def __init__(self, source: str) -> None:
         self.source = source
         try:
-            self._compiled = Sandbox().compile_expression(source, undefined_to_none=False)
-            tree = Sandbox().parse("{% if " + source + " %}{% endif %}")
-        except (TemplateError, RecursionError, MemoryError) as error:
-            raise PromptError(
-                f"the expression does not parse: {error}",
-                where="when",
-                found=source,
-                hint="write a Jinja expression, as in \"category.label != 'OTHER'\"",
-            ) from None
-        gets = list(tree.find_all(nodes.Getattr))
-        items = [n for n in tree.find_all(nodes.Getitem) if isinstance(n.arg, nodes.Const)]
-        named = [n.name for n in tree.find_all(nodes.Name)] + [n.attr for n in gets]
+            with budgeted():
+                self._compiled = Sandbox().compile_expression(source, undefined_to_none=False)
+                tree = Sandbox().parse("{% if " + source + " %}{% endif %}")
+            gets = list(tree.find_all(nodes.Getattr))
+            items = [n for n in tree.find_all(nodes.Getitem) if isinstance(n.arg, nodes.Const)]
+            named = [n.name for n in tree.find_all(nodes.Name)] + [n.attr for n in gets]
+        except _TOO_MUCH as error:
+            raise PromptError(f"the expression does not parse: {shorten(_reason(error))}", found=source) from None
         if any(name.startswith("_") for name in named):
             raise PromptError(
                 "the expression reaches for Python internals",
@@ -245,7 +257,7 @@ class Expression:
         """
         try:
             with budgeted():
-                return bool(self._compiled(**values))
+                return bool(self._compiled(values))
         except Exception as error:  # the expression is the author's; whatever it raises is his to mend
             raise PromptError(
                 f"the expression failed: {shorten(str(error))}",
