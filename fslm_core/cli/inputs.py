@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..errors import InputError
-from ..serve.inputs import bare_field, decode, describe, parse
+from ..serve.inputs import MAX_INPUT, bare_field, decode, describe, parse
 
 STANDARD_INPUT = "-"
 
@@ -32,10 +32,10 @@ def typed_or_piped(argument: str) -> tuple[str, str]:
     One line end at the very end of standard input is left out, for ``echo`` puts it there.
 
     Raises:
-        InputError: it is not UTF-8.
+        InputError: it is not UTF-8, or larger than 64 MiB.
     """
     if argument == STANDARD_INPUT:
-        text = decode(sys.stdin.buffer.read(), where="standard input")
+        text = decode(sys.stdin.buffer.read(MAX_INPUT + 1), where="standard input")
         return text.removesuffix("\n").removesuffix("\r"), "standard input"
     try:
         argument.encode()

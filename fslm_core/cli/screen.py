@@ -1,7 +1,7 @@
 """What the command line prints. Standard output carries results alone; all else goes to standard error.
 
-Data is shown, never obeyed: control characters, escape sequences and marks that turn the direction of text come out as
-``\\x1b`` and the like, and nothing is read as markup.
+Data is shown, never obeyed: control characters, escape sequences, marks that turn the direction of text and whatever
+else cannot be seen come out as ``\\x1b`` and the like, and nothing is read as markup.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..errors import CheckError, FslmError, RunFailed
-from ..serve.text import as_json
+from ..serve.text import UNSEEN, as_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _WIDE = 10_000
-_UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSAFE = re.compile(f"[\x00-\x09\x0b-\x1f{UNSEEN}]")
 
 
 def prepare() -> None:

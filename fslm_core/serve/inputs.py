@@ -8,7 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ..errors import InputError
+from ..errors import InputError, shorten
+
+MAX_INPUT = 64 << 20
+"""Bytes of one input, or of one row."""
 
 
 def bare_field(model: type[BaseModel]) -> str | None:
@@ -93,8 +96,15 @@ def decode(raw: bytes, *, where: str) -> str:
     """Decode UTF-8, with or without a byte order mark.
 
     Raises:
-        InputError: it is not UTF-8.
+        InputError: it is not UTF-8, or larger than 64 MiB.
     """
+    if len(raw) > MAX_INPUT:
+        raise InputError(
+            "the input is too large",
+            where=where,
+            expected=f"at most {MAX_INPUT >> 20} MiB",
+            hint="cut it up, and pass the parts as rows to `fslm batch`",
+        )
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -107,10 +117,11 @@ def decode(raw: bytes, *, where: str) -> str:
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(n for n in names if names.count(n) > 1)!r} stands twice in one object")
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            raise ValueError(f"the name {shorten(repr(name), 60)} stands twice in one object")
+        made[name] = value
     return made
 
 
@@ -118,4 +129,4 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
 
 
-__all__ = ["bare_field", "decode", "describe", "parse", "read_line"]
+__all__ = ["MAX_INPUT", "bare_field", "decode", "describe", "parse", "read_line"]

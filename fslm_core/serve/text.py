@@ -6,7 +6,14 @@ import json
 import re
 from typing import Any
 
-_UNSAFE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+UNSEEN = (
+    "\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f"
+)
+"""Above ASCII, what a terminal acts on or nobody can see, as a part of a regular expression's class: the Unicode
+categories Cc, Cf, Cs, Zl and Zp, but for the two joiners that emoji and several scripts need."""
+_UNSAFE = re.compile(f"[{UNSEEN}]")
 
 
 def as_json(data: Any, *, indent: int | None = 2) -> str:
@@ -16,7 +23,13 @@ def as_json(data: Any, *, indent: int | None = 2) -> str:
     '{\\n  "a": "\\\\u009b31m é"\\n}'
     """
     text = json.dumps(data, ensure_ascii=False, indent=indent, allow_nan=False)
-    return _UNSAFE.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
+    return _UNSAFE.sub(_escaped, text)
 
 
-__all__ = ["as_json"]
+def _escaped(found: re.Match[str]) -> str:
+    """A character as JSON escapes it, in two halves where it is beyond U+FFFF."""
+    units = found[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{int.from_bytes(units[i : i + 2]):04x}" for i in range(0, len(units), 2))
+
+
+__all__ = ["UNSEEN", "as_json"]
