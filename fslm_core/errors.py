@@ -620,6 +620,7 @@ class SystemRefusedError(FslmError):
     """
 
     code = "system"
+    exit_code = 4
 
 
 class InternalError(FslmError):

@@ -86,7 +86,7 @@ class _Rate(ProgressColumn):
 class RowBar:
     """Shows how many rows of a batch are done, how many failed and how fast it goes; draws on a terminal only."""
 
-    def __init__(self, total: int | None) -> None:
+    def __init__(self, total: int | None, *, done: int = 0) -> None:
         self._failed = 0
         columns = (
             TextColumn("rows", markup=False),
@@ -97,7 +97,7 @@ class RowBar:
             TextColumn("{task.fields[failed]}", markup=False),
         )
         self._bars = Progress(*columns, console=stderr_console(), disable=not sys.stderr.isatty())
-        self._task = self._bars.add_task("rows", total=total, failed="")
+        self._task = self._bars.add_task("rows", total=total, completed=done, failed="")
 
     def row(self, *, failed: bool) -> None:
         """Count one row."""

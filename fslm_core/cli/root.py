@@ -43,7 +43,7 @@ EXIT_CODES = {
     1: "a run failed, or a row of a batch",
     2: "the command, its input, a setting or a recipe is wrong",
     3: "a stack was refused by its check, or its definition cannot work",
-    4: "something is missing or damaged here: a plugin, a model, an adapter, the trace, an extra",
+    4: "something is missing, damaged or refused here: a plugin, a model, an adapter, the trace, an extra, a full disk",
     5: "the engine is too busy",
     70: "an error in fslm itself, or in a plugin's code",
     130: "interrupted with Ctrl-C",

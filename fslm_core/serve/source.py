@@ -1,0 +1,88 @@
+"""A batch's input: lines of a file, or of a pipe as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Self
+
+_LONG = 1 << 20
+
+
+class Source:
+    """The input's lines. ``path`` None is standard input."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def __enter__(self) -> Self:
+        self._file: BinaryIO | None = None if self._path is None else open(self._path, "rb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """Yield each line; reading a pipe waits on a thread of its own, so that a slow writer holds nothing up."""
+        if self._file is None or not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+            async for line in _piped(0 if self._file is None else self._file.fileno()):
+                yield line
+        else:
+            for line in self._file:
+                yield line
+
+
+async def _piped(descriptor: int) -> AsyncIterator[bytes]:
+    loop = asyncio.get_running_loop()
+    waiting: asyncio.Queue[bytes | OSError | None] = asyncio.Queue(maxsize=64)
+
+    def hand_over(item: bytes | OSError | None) -> None:
+        asyncio.run_coroutine_threadsafe(waiting.put(item), loop).result()
+
+    def pump() -> None:
+        with suppress(RuntimeError):  # the loop is gone: nobody wants the rest
+            try:
+                for line in _lines_of(descriptor):
+                    hand_over(line)
+                hand_over(None)
+            except OSError as error:
+                hand_over(error)
+
+    threading.Thread(target=pump, name="fslm-input", daemon=True).start()
+    while (item := await waiting.get()) is not None:
+        if isinstance(item, OSError):
+            raise item
+        yield item
+
+
+def _lines_of(descriptor: int) -> Iterator[bytes]:
+    """Split what a descriptor gives into lines; no buffered file, whose lock a waiting thread would keep at exit."""
+    rest: list[bytes] = []
+    while block := os.read(descriptor, _LONG):
+        *whole, last = block.split(b"\n")
+        for line in whole:
+            yield b"".join((*rest, line))
+            rest.clear()
+        if last:
+            rest.append(last)
+    if rest:
+        yield b"".join(rest)
+
+
+def count_lines(path: Path) -> int:
+    """Count lines as they will be read: a last one without a line end counts too."""
+    count, last = 0, b"\n"
+    with path.open("rb") as file:
+        while block := file.read(_LONG):
+            count += block.count(b"\n")
+            last = block[-1:]
+    return count + (last != b"\n")
+
+
+__all__ = ["Source", "count_lines"]
