@@ -2,7 +2,7 @@
 
 Normalised schemas use few words of JSON Schema, so this is short; and it is exact where common validators are not:
 ``multipleOf`` is reckoned in decimals, ``True`` is not ``1``, and patterns know ASCII digits and letters only, as the
-grammar does.
+grammar does; and they are matched in linear time, for Python's own matcher can take for ever over a short text.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
+
+from pydantic_core import SchemaError as PatternError
+from pydantic_core import SchemaValidator, core_schema
 
 from ..errors import SchemaError, shorten
 from .canonical import dumps
@@ -77,8 +80,11 @@ def longest(node: Json) -> int:
             names = [len(dumps(name).encode()) + 1 for name in node["properties"]]
             return 2 + sum(names) + sum(map(longest, node["properties"].values())) + max(0, len(names) - 1)
         case "array":
-            items = node["prefixItems"] if "prefixItems" in node else [node["items"]] * node["maxItems"]
-            return 2 + sum(map(longest, items)) + max(0, len(items) - 1)
+            if "prefixItems" in node:
+                items = node["prefixItems"]
+                return 2 + sum(map(longest, items)) + max(0, len(items) - 1)
+            most = int(node["maxItems"])
+            return 2 + most * longest(node["items"]) + max(0, most - 1)
         case "string" if "format" in node:
             return 2 + FORMATS[node["format"]]
         case "string":
@@ -189,7 +195,7 @@ def _string(value: Any, node: Json, path: tuple[str | int, ...]) -> Iterator[Fau
         yield f"{_shown(value)} is longer than {node['maxLength']} characters", path
     elif len(value) < node.get("minLength", 0):
         yield f"{_shown(value)} is shorter than {node['minLength']} characters", path
-    elif "pattern" in node and (pattern := _pattern(node["pattern"])) and not pattern.search(value):
+    elif "pattern" in node and (pattern := _pattern(node["pattern"])) and not pattern.isinstance_python(value):
         yield f"{_shown(value)} does not match {node['pattern']!r}", path
 
 
@@ -209,12 +215,17 @@ def _nothing(value: Any, node: Json, path: tuple[str | int, ...]) -> Iterator[Fa
 _CHECKS = {"object": _object, "array": _array, "string": _string, "integer": _number, "number": _number}
 
 
+_ASCII = {"d": "[0-9]", "D": "[^0-9]", "w": "[0-9A-Za-z_]", "W": "[^0-9A-Za-z_]", "s": r"[\t-\r ]", "S": r"[^\t-\r ]"}
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+
+
 @lru_cache(maxsize=512)
-def _pattern(source: str) -> re.Pattern[str] | None:
-    """The pattern as Python reads it, or None where only pydantic's dialect knows it (pydantic then judges alone)."""
+def _pattern(source: str) -> SchemaValidator | None:
+    """A judge of texts by the pattern, or None where only a dialect of Python's knows it (pydantic then judges alone)."""
+    ascii_only = _ESCAPE.sub(lambda found: _ASCII.get(found[1], found[0]), source)
     try:
-        return re.compile(source, re.ASCII)
-    except re.error:
+        return SchemaValidator(core_schema.str_schema(pattern=ascii_only, regex_engine="rust-regex"))
+    except PatternError:
         return None
 
 

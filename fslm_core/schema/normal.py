@@ -28,6 +28,10 @@ _DIGITS = 15
 _BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 _LISTED = 1000
 """So many numbers can be listed one by one."""
+_NODES = 10_000
+"""So many nodes may a schema have, a model that stands in two places counted twice."""
+_TOLD = 1000
+"""So many of pydantic's findings are looked at one by one."""
 _PROBLEMS = 20
 """How many problems of one text are listed."""
 _NOTES = frozenset({"title", "description", "default", "examples", "deprecated", "sensitive"})
@@ -166,7 +170,9 @@ def parse(text: str, model: type[M], schema: Schema) -> M | list[Problem]:
 
 
 def problems_of(error: ValidationError) -> list[Problem]:
-    """Turn pydantic's findings into problems."""
+    """Turn pydantic's findings into problems, or one that counts them where they are more than a thousand."""
+    if error.error_count() > _TOLD:
+        return [Problem("validator", f"{error.error_count():,} values do not fit {error.title}")]
     return [
         Problem("validator", shorten(e["msg"], 200), ".".join(map(str, e["loc"])) or None)
         for e in error.errors(include_url=False, include_context=False, include_input=False)
@@ -201,7 +207,31 @@ def _raw(model: type[BaseModel], mode: Literal["validation", "serialization"]) -
 
 
 def _tree(raw: Json, model: type[BaseModel]) -> Json:
+    size = _size(raw, raw.get("$defs", {}), {})
+    if size > _NODES:
+        raise SchemaError(
+            "the model holds too many fields, those of its parts counted wherever they stand",
+            where=model.__name__,
+            found=f"{size:,}" if size < 10**15 else "more than can be told",
+            expected=f"at most {_NODES:,}",
+            hint="take the job apart into stages with smaller outputs",
+        )
     return _normal(raw, raw.get("$defs", {}), model.__name__, ())
+
+
+def _size(node: Any, defs: Json, known: dict[str, int]) -> int:
+    """How many nodes a schema has once every reference is written out; each definition is counted once."""
+    if isinstance(node, list):
+        return sum(_size(part, defs, known) for part in node)
+    if not isinstance(node, dict):
+        return 0
+    if "$ref" in node:
+        name = node["$ref"].rpartition("/")[2]
+        if name not in known:
+            known[name] = 1  # for a model that contains itself, which is refused later
+            known[name] = _size(defs[name], defs, known)
+        return known[name]
+    return 1 + sum(_size(part, defs, known) for key, part in node.items() if key != "$defs")
 
 
 def _otherwise(tree: Json, model: type[BaseModel]) -> str | None:
