@@ -621,6 +621,7 @@ class SystemRefusedError(FslmError):
 
     code = "system"
     exit_code = 4
+    exit_code = 4
 
 
 class InternalError(FslmError):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from ..errors import FslmError, InternalError, SystemRefusedError, UsageError
+from ..errors import FslmError, InternalError, SystemRefusedError, UsageError, shorten
 from . import screen
+from .quiet import hold_streams, let_go, quiet
 from .session import Session
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ VERBS = {
     "models": Verb("models", "List, get, verify or find the base models."),
     "trace": Verb("trace", "Look at what was kept of earlier runs."),
     "train": Verb("train", "Train one stage by a recipe; prints the adapter's folder."),
+    "errors": Verb("errors", "Say what an error's code means, what causes it and what to do."),
     "doctor": Verb("doctor", "Say what fslm found on this machine, and what is missing."),
 }
 
@@ -136,7 +138,16 @@ def whole() -> TyperGroup:
 def run(args: list[str]) -> int:
     """Run the command and return the exit code; every error is told on standard error, none as a traceback."""
     session = Session()
+    hold_streams()
     screen.prepare()
+    with quiet(lambda: session.debug):
+        code = _ended(args, session)
+        let_go(sys.stdout)
+    return code
+
+
+def _ended(args: list[str], session: Session) -> int:
+    """Run the command and say how it ended."""
     try:
         code = get_command(app).main(args, prog_name="fslm", standalone_mode=False, obj=session)
         sys.stdout.flush()
@@ -147,15 +158,16 @@ def run(args: list[str]) -> int:
         screen.say("interrupted")
         return _INTERRUPTED
     except BrokenPipeError:  # whoever read our output has gone; there is nobody to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
+    except BaseException as error:
+        if isinstance(error, SystemExit) and not isinstance(error.code, str):  # a plugin's verb ends as it likes
+            return error.code if isinstance(error.code, int) else 0
         if session.debug:
-            screen.show_traceback()
+            screen.show_traceback(error)
         return _told(error)
 
 
-def _told(error: Exception) -> int:
+def _told(error: BaseException) -> int:
     """Print an error and return its exit code."""
     if isinstance(error, typer.Abort):
         screen.say("stopped")
@@ -166,20 +178,43 @@ def _told(error: Exception) -> int:
     return error.exit_code if isinstance(error, typer.TyperException) else told.exit_code
 
 
-def _as_ours(error: Exception) -> FslmError:
+def _as_ours(error: BaseException) -> FslmError:
     if isinstance(error, typer.TyperException):
         text = error.format_message().strip()
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "fslm"
-        dash = "; write `--` before a text that begins with a dash" if "No such option" in text else ""
-        return UsageError(text, hint=f"see `{path} --help`{dash}")
+        return UsageError(text, where=path, hint=f"see `{path} --help`{_option_hint(text, path)}")
     if isinstance(error, OSError):
-        place = None if error.filename is None else str(error.filename)
-        return SystemRefusedError(f"the system refused: {error.strerror or error}", where=place)
+        place = "this machine" if error.filename is None else str(error.filename)
+        hint = "see that it is there and yours, and that the disk has room"
+        return SystemRefusedError(f"the system refused: {error.strerror or error}", where=place, hint=hint)
+    if isinstance(error, MemoryError):
+        hint = "end other programs, choose a smaller model, or set a smaller torch.max_batch"
+        return SystemRefusedError("there is not enough memory", where="this machine", hint=hint)
     return InternalError(
-        f"an error in fslm itself, or in a plugin's code: {type(error).__name__}: {error}",
+        f"an error in fslm itself, or in a plugin's code: {type(error).__name__}: {shorten(str(error))}",
+        where=_line_of(error),
         hint="run `fslm --debug …` to see where, and report it with what it shows",
     )
+
+
+def _option_hint(text: str, path: str) -> str:
+    if "No such option" not in text:
+        return ""
+    if "--debug" in text:
+        verb = path.partition(" ")[2]
+        return f"; --debug stands before the verb: `fslm --debug {verb} …`"
+    return "; write `--` before a text that begins with a dash"
+
+
+def _line_of(error: BaseException) -> str:
+    """The line that raised, by the last two parts of its file's path: they say whose code it is."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return "fslm"
+    return f"{'/'.join(Path(trace.tb_frame.f_code.co_filename).parts[-2:])}, line {trace.tb_lineno}"
 
 
 __all__ = ["EXIT_CODES", "VERBS", "app", "load", "run", "whole"]

@@ -25,7 +25,7 @@ _UNSAFE = re.compile(f"[\x00-\x09\x0b-\x1f{UNSEEN}]")
 
 
 def prepare() -> None:
-    """Write UTF-8 whatever the locale says, and let the library's warnings through as lines of our own."""
+    """Write UTF-8 whatever the locale says."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -69,11 +69,11 @@ def show_error(error: FslmError) -> None:
     typer.echo("\n".join(lines), err=True)
 
 
-def show_traceback() -> None:
-    """Print the traceback of the error that is being handled."""
+def show_traceback(error: BaseException) -> None:
+    """Print an error's traceback, with those of the errors behind it."""
     import traceback
 
-    typer.echo(clean(traceback.format_exc()), err=True)
+    typer.echo(clean("".join(traceback.format_exception(error))), err=True)
 
 
 def _indented(text: object) -> str:
