@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-import struct
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,12 +12,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .errors import AdapterError
+from .errors import AdapterError, shorten
+from .weights import HeaderError, read_header
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 RECORD = "fslm.json"
-_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_MAX_JSON = 16 << 20
+"""Bytes of a configuration or a record."""
+_LARGEST_RANK = 65_536
 
 
 class AdapterRecord(BaseModel):
@@ -93,11 +94,12 @@ def inspect(path: Path) -> AdapterInfo:
 @lru_cache(maxsize=256)
 def _inspect(path: Path, size: int, changed: int, others: tuple[int, ...]) -> AdapterInfo:
     config = _json(path / CONFIG)
-    if config.get("peft_type") != "LORA" or not isinstance(config.get("r"), int):
+    rank = config.get("r")
+    if config.get("peft_type") != "LORA" or type(rank) is not int or not 0 < rank <= _LARGEST_RANK:
         raise AdapterError(
             "the adapter is not a LoRA",
             where=str(path / CONFIG),
-            found=config.get("peft_type"),
+            found=f"{config.get('peft_type')!r}, r = {rank!r}",
             expected="LORA, and its rank r",
             hint="give a folder that PEFT wrote for a LoRA; no other kind is run",
         )
@@ -111,16 +113,22 @@ def _inspect(path: Path, size: int, changed: int, others: tuple[int, ...]) -> Ad
         except ValidationError as error:
             first = error.errors()[0]
             raise AdapterError(
-                f"{RECORD} is not a training record: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+                f"{RECORD} is not a training record: {shorten('.'.join(map(str, first['loc'])))}: {first['msg']}",
                 where=str(path / RECORD),
                 hint="install the plugin again; without that file the adapter runs too, but nothing vouches for it",
             ) from None
-    return AdapterInfo(path, sha256, config["r"], size, config, shapes, record)
+    return AdapterInfo(path, sha256, rank, size, config, shapes, record)
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        if not path.is_file():
+            raise ValueError("it is no regular file")
+        with path.open("rb") as file:
+            raw = file.read(_MAX_JSON + 1)
+        if len(raw) > _MAX_JSON:
+            raise ValueError(f"it is longer than {_MAX_JSON >> 20} MiB")
+        value = json.loads(raw.decode("utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise AdapterError(f"the file is not JSON: {error}", where=str(path), hint=_AGAIN) from None
     if not isinstance(value, dict):
@@ -131,42 +139,25 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _shapes(path: Path, size: int) -> dict[str, tuple[int, ...]]:
-    """Read a safetensors header and check it against the file's length (https://github.com/huggingface/safetensors)."""
-    broken = AdapterError(
-        "the weights file is cut short or not safetensors",
-        where=str(path),
-        found=f"{size} bytes",
-        hint="install the plugin again, or copy the file whole",
-    )
-    with open(path, "rb") as file:
-        head = file.read(8)
-        if len(head) < 8:
-            raise broken
-        (length,) = struct.unpack("<Q", head)
-        if length > min(size - 8, 100_000_000):
-            raise broken
-        try:
-            header = json.loads(file.read(length))
-            tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            end = 0
-            for name, entry in tensors.items():
-                start, stop = entry["data_offsets"]
-                if stop - start != math.prod(entry["shape"]) * _WIDTHS[entry["dtype"]]:
-                    raise AdapterError(
-                        "a tensor's bytes do not match its shape", where=str(path), found=name, hint=_AGAIN
-                    )
-                end = max(end, stop)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise broken from None
-    if 8 + length + end != size:
+    """Read a safetensors header and check it against the file's length."""
+    try:
+        header = read_header(path)
+    except (HeaderError, OSError) as error:
         raise AdapterError(
-            "the weights file is cut short",
+            f"the weights file is cut short or not safetensors: {error}",
             where=str(path),
             found=f"{size} bytes",
-            expected=f"{8 + length + end} bytes",
+            hint="install the plugin again, or copy the file whole",
+        ) from None
+    if header.size != size:
+        raise AdapterError(
+            "the weights file is cut short or has something after its end",
+            where=str(path),
+            found=f"{size} bytes",
+            expected=f"{header.size} bytes",
             hint="install the plugin again, or copy the file whole",
         )
-    return {name: tuple(entry["shape"]) for name, entry in tensors.items()}
+    return header.shapes
 
 
 __all__ = ["CONFIG", "RECORD", "WEIGHTS", "AdapterInfo", "AdapterRecord", "inspect"]
