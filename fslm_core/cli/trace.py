@@ -1,19 +1,32 @@
-"""``fslm trace``: what was kept of earlier runs."""
+"""``fslm trace``: what was kept of earlier runs, and how it is forgotten."""
 
 from __future__ import annotations
 
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from ..errors import UsageError
 from ..explain.show import runs_table, to_json
 from ..explain.show import show as drawn
-from ..store import TraceStore
+from ..store import Forgotten, TraceStore
 from . import screen
 from .session import session_of
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at what was kept of earlier runs.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Look at what was kept of earlier runs, or forget it."
+)
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_SHOWN = 5
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where nobody can be asked.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command("list")
@@ -53,8 +66,122 @@ def show(
         screen.render(drawn(stored, full=full))
 
 
+@app.command()
+def forget(
+    ctx: typer.Context,
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN…", help="Ids of runs, their beginnings, or 'last'.")
+    ] = None,
+    stack: Annotated[str | None, typer.Option(help="Every run of this stack.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every run.")] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Forget runs for good: nothing of them stays in the trace database, its log or its unused pages.
+
+    A run that is under way cannot be forgotten: one that is named is an error, others stay. If the command is cut
+    short, a run is wholly there or wholly gone; give it again, and it completes what was left.
+    """
+    names = runs or []
+    if bool(names) + bool(stack) + every != 1:
+        raise UsageError(
+            "forgetting needs runs, --stack or --all, and one of them only",
+            where="fslm trace forget",
+            hint="name runs as `fslm trace list` shows them: fslm trace forget RUN",
+        )
+    with _writing(ctx) as store:
+        chosen = Forgotten(store.named(names)) if names else store.prune(keep=0, stack=stack, dry_run=True)
+        _forget(store, chosen, yes=yes, as_json=as_json)
+
+
+@app.command()
+def prune(
+    ctx: typer.Context,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Forget runs that began longer ago: 30d, 12h, 90m, 2w.")
+    ] = None,
+    keep: Annotated[int | None, typer.Option(min=0, help="Forget all but the newest so many.")] = None,
+    stack: Annotated[str | None, typer.Option(help="Look at runs of this stack only.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which runs it would be, and forget none.")] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Forget old runs, as `fslm trace forget` does.
+
+    With both limits, a run that either spares is kept. Runs that are under way stay.
+    """
+    if older_than is None and keep is None:
+        raise UsageError(
+            "pruning needs a limit",
+            where="fslm trace prune",
+            expected="--older-than AGE, --keep N, or both",
+            hint="fslm trace prune --older-than 30d --dry-run",
+        )
+    age = None if older_than is None else _seconds(older_than)
+    with _writing(ctx) as store:
+        chosen = store.prune(older_than=age, keep=keep, stack=stack, dry_run=True)
+        if not dry_run:
+            _forget(store, chosen, yes=yes, as_json=as_json)
+        elif as_json:
+            screen.result(screen.as_json({"runs": chosen.runs, "dry_run": True}))
+        else:
+            for run in chosen.runs:
+                screen.result(run)
+            screen.say(f"{_count(len(chosen.runs))} would be forgotten")
+
+
+def _forget(store: TraceStore, chosen: Forgotten, *, yes: bool, as_json: bool) -> None:
+    if chosen.runs and not yes:
+        _confirm(chosen.runs)
+    left = store.pending()
+    done = store.forget(chosen.runs) if chosen.runs or left else chosen
+    if as_json:
+        screen.result(screen.as_json(asdict(done)))
+        return
+    if left:
+        screen.say(f"{_count(left)} forgotten earlier: their bytes are overwritten now too")
+    freed = max(0, done.bytes_before - done.bytes_after)
+    screen.say(f"{_count(len(done.runs))} forgotten, {freed:,} bytes given back")
+
+
+def _confirm(runs: tuple[str, ...]) -> None:
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "nobody is there to be asked",
+            where="fslm trace",
+            found=f"{_count(len(runs))} to forget",
+            hint="pass --yes if you mean it; nothing was forgotten",
+        )
+    named = ", ".join(runs[:_SHOWN]) + (", …" if len(runs) > _SHOWN else "")
+    typer.confirm(f"Forget {_count(len(runs))} for good ({named})?", abort=True, err=True)
+
+
+def _seconds(age: str) -> float:
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([smhdw])", age.strip())
+    if found is None:
+        raise UsageError(
+            "the age is not a number with a unit",
+            where="--older-than",
+            found=age,
+            expected="a number and s, m, h, d or w",
+            hint="write 30d for thirty days",
+        )
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def _count(runs: int) -> str:
+    return "1 run" if runs == 1 else f"{runs:,} runs"
+
+
 def _store(ctx: typer.Context) -> TraceStore:
     return TraceStore.open(session_of(ctx).settings.trace_path, readonly=True)
+
+
+@contextmanager
+def _writing(ctx: typer.Context) -> Iterator[TraceStore]:
+    _store(ctx).close()  # there must be one: none is made here
+    with TraceStore.open(session_of(ctx).settings.trace_path) as store:
+        yield store
 
 
 __all__ = ["app"]

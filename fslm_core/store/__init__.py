@@ -10,6 +10,7 @@
         store.run("last").nodes
 """
 
+from .forget import Forgotten
 from .keep import ContentMode
 from .marks import marks_of, unmarked
 from .privacy import sensitive_fields
@@ -20,6 +21,7 @@ from .store import TraceStore
 
 __all__ = [
     "ContentMode",
+    "Forgotten",
     "OnFailure",
     "Recorder",
     "Redactor",

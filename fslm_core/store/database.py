@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..errors import StoreError
+from .forking import Connection, inherited_nowhere, inside
 
 APPLICATION_ID = 0x66736C6D  # "fslm"
 VERSION = 1
@@ -66,7 +67,7 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
         raise StoreError(
             "a folder stands where the trace database should be", where=str(path), hint="set trace.path to a file"
         )
-    with translated(path):
+    with translated(path), inside:
         if readonly:
             return _reader(path)
         _touch(path)
@@ -128,7 +129,11 @@ _OF_THE_SYSTEM = {
 
 
 def _connected(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    return inherited_nowhere(
+        sqlite3.connect(
+            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=Connection
+        )
+    )
 
 
 def _touch(path: Path) -> None:
@@ -210,14 +215,15 @@ def _create(connection: sqlite3.Connection) -> None:
 @contextmanager
 def transaction(connection: sqlite3.Connection, *, write: bool = True) -> Iterator[None]:
     """All or nothing; a reading one sees a single moment of the database throughout."""
-    connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+    with inside:
+        connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
 
 
 __all__ = ["APPLICATION_ID", "BUSY_SECONDS", "VERSION", "connect", "explained", "transaction", "translated"]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 
-from ..errors import UnknownNameError
+from ..errors import StoreError, UnknownNameError, UsageError
 from .database import connect, transaction, translated
 from .encode import Encoder
+from .forget import PATIENCE_SECONDS, Forgotten, forget, pending, select
 from .keep import ContentMode
 from .owner import is_gone, this_writer
 from .privacy import Key
@@ -31,8 +32,17 @@ class TraceStore:
     is committed, while runs are being written too.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, content: ContentMode, on_failure: OnFailure) -> None:
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        content: ContentMode,
+        on_failure: OnFailure,
+        *,
+        readonly: bool = False,
+    ) -> None:
         self.path = path
+        self._readonly = readonly
         self.content_mode: ContentMode = content
         self._on_failure: OnFailure = on_failure
         self._reader = connection
@@ -72,7 +82,7 @@ class TraceStore:
                 connection.close()
                 raise
             connection.execute("PRAGMA query_only = ON")  # from here on only the recorder writes
-        return cls(place, connection, content, on_failure)
+        return cls(place, connection, content, on_failure, readonly=readonly)
 
     def recorder(self) -> Recorder:
         """The store's one recorder, which :meth:`close` closes too.
@@ -134,6 +144,78 @@ class TraceStore:
             )
         return found
 
+    def forget(self, runs: Sequence[str] = (), *, patience: float = PATIENCE_SECONDS) -> Forgotten:
+        """Forget runs: their rows, the messages no other run has, and what these leave in the file and its log.
+
+        Each is named as for :meth:`run`. All of them go in one transaction, then the file is written anew and its log
+        cut to nothing. Where an earlier call was cut short after its transaction, the next one, with or without runs,
+        completes it. Other processes may read and write meanwhile; they wait while the file is written.
+
+        Args:
+            patience: seconds to wait for those others.
+
+        Raises:
+            UnknownNameError: no such run, or several; none is forgotten then.
+            StoreError: one of them is running (none is forgotten then), the store was opened to read only, or the
+                file could not be written anew: the text says what is done and what is not.
+        """
+        if self._readonly:
+            raise StoreError(
+                "the trace was opened to read only", where=str(self.path), hint="TraceStore.open(…, readonly=False)"
+            )
+        return forget(self.path, self.named(runs), patience=patience)
+
+    def named(self, runs: Sequence[str]) -> tuple[str, ...]:
+        """The ids of runs that are named as for :meth:`run`, each once.
+
+        Raises:
+            UnknownNameError: no such run, or several.
+        """
+        with self._reading() as connection:
+            gone = set(pending(connection))
+            found = [run if run in gone else _subject(connection, run) for run in runs]
+        return tuple(dict.fromkeys(found))
+
+    def prune(
+        self,
+        *,
+        older_than: float | None = None,
+        keep: int | None = None,
+        stack: str | None = None,
+        dry_run: bool = False,
+        patience: float = PATIENCE_SECONDS,
+    ) -> Forgotten:
+        """Forget runs by age or by number; those that are running stay.
+
+        Args:
+            older_than: forget those that began more than so many seconds ago.
+            keep: forget all but the newest so many. With both, a run that either spares is kept.
+            stack: look at the runs of this stack only.
+            dry_run: forget nothing, only say which runs it would be.
+            patience: as for :meth:`forget`.
+
+        Raises:
+            UsageError: neither is given, or one is below zero.
+            StoreError: as :meth:`forget`.
+        """
+        given = [limit for limit in (older_than, keep) if limit is not None]
+        if not given or min(given) < 0:
+            raise UsageError(
+                "pruning needs a limit",
+                where="TraceStore.prune",
+                found=f"older_than={older_than}, keep={keep}",
+                expected="older_than seconds, or how many to keep; not below zero",
+                hint="prune(older_than=30 * 86400), or prune(keep=1000)",
+            )
+        with self._reading() as connection:
+            runs = select(connection, older_than=older_than, keep=keep, stack=stack)
+        return Forgotten(runs) if dry_run else self.forget(runs, patience=patience)
+
+    def pending(self) -> int:
+        """How many runs are gone from the tables though an interruption kept their bytes from being overwritten."""
+        with self._reading() as connection:
+            return len(pending(connection))
+
     def close(self) -> None:
         """Close the recorder, if there is one, then the file. Idempotent."""
         if self._recorder is not None:
@@ -177,6 +259,12 @@ def _find(connection: sqlite3.Connection, name: str) -> sqlite3.Row:
         )
     recent = connection.execute("SELECT id FROM runs ORDER BY started DESC, id DESC LIMIT 200").fetchall()
     raise _unknown(name, [row["id"] for row in recent])
+
+
+def _subject(connection: sqlite3.Connection, name: str) -> str:
+    """The id of the run meant, which may have no more than steps left of it."""
+    steps = connection.execute("SELECT run FROM nodes WHERE run = ? LIMIT 1", (name,)).fetchone()
+    return str(steps[0] if steps else _find(connection, name)["id"])
 
 
 def _beginning(connection: sqlite3.Connection, name: str) -> list[sqlite3.Row]:
