@@ -185,10 +185,12 @@ class UnknownNameError(UsageError):
     code = "unknown-name"
 
     @classmethod
-    def of(cls, kind: str, name: str, known: Iterable[str], *, hint: str | None = None) -> UnknownNameError:
+    def of(
+        cls, kind: str, name: str, known: Iterable[str], *, where: str | None = None, hint: str | None = None
+    ) -> UnknownNameError:
         """Build the error for ``name``, offering the near ones among ``known``; it says where they are looked for."""
         names = sorted(known)
-        where, verb = _HOMES.get(kind, ("this installation", "fslm list"))
+        home, verb = _HOMES.get(kind, ("this installation", "fslm list"))
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         if near:
             hint = "did you mean " + " or ".join(repr(n) for n in near) + "?"
@@ -196,7 +198,7 @@ class UnknownNameError(UsageError):
             hint = f"see `{verb}`" if names else f"install a plugin that offers one, then see `{verb}`"
         return cls(
             f"there is no {kind} named {shorten(name, 80)!r}",
-            where=where,
+            where=where or home,
             expected="one of " + ", ".join(names) if names else None,
             hint=hint,
         )
@@ -209,6 +211,7 @@ _HOMES = {
     "checkpoint": ("the checkpoints known", "fslm models list"),
     "backend": ("the backends known", "fslm doctor"),
     "run": ("the trace", "fslm trace list"),
+    "error code": ("fslm", "fslm errors"),
 }
 """Where the names of a kind are looked for, and the command that lists them."""
 

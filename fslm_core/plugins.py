@@ -434,10 +434,11 @@ def _call(impl: pluggy.HookImpl, **arguments: Any) -> Any:
 def _reason(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return "it called sys.exit() while it was loaded"
-    if isinstance(error, PluginLoadError):  # where it was is said beside the reason
-        error = FslmError(error.what, found=error.found, expected=error.expected, hint=error.hint)
     if isinstance(error, FslmError):
-        return shorten(" ".join(part.strip() for part in str(error).splitlines()), 500)
+        place = (
+            f"{error.where}: " if isinstance(error, PluginLoadError) else ""
+        )  # the plugin is named beside the reason
+        return shorten(" ".join(part.strip() for part in str(error).removeprefix(place).splitlines()), 500)
     return shorten(f"{type(error).__name__}: {error}", 500)
 
 

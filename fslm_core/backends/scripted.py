@@ -110,7 +110,8 @@ class ScriptedBackend:
     def _next(self, request: Request) -> str:
         stage = request.model.stage
         if stage not in self._answers:
-            raise UnknownNameError.of("scripted stage", stage, self._answers, hint="give the script an answer for it")
+            hint = "give the script an answer for it"
+            raise UnknownNameError.of("scripted stage", stage, self._answers, where="the script", hint=hint)
         script = self._answers[stage]
         if callable(script):
             return script(request)

@@ -237,7 +237,12 @@ class Expression:
             items = [n for n in tree.find_all(nodes.Getitem) if isinstance(n.arg, nodes.Const)]
             named = [n.name for n in tree.find_all(nodes.Name)] + [n.attr for n in gets]
         except _TOO_MUCH as error:
-            raise PromptError(f"the expression does not parse: {shorten(_reason(error))}", found=source) from None
+            raise PromptError(
+                f"the expression does not parse: {shorten(_reason(error))}",
+                where="when",
+                found=source,
+                hint="write a Jinja expression, as in \"category.label != 'OTHER'\"",
+            ) from None
         if any(name.startswith("_") for name in named):
             raise PromptError(
                 "the expression reaches for Python internals",

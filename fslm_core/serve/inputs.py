@@ -55,14 +55,31 @@ def parse(text: str, model: type[BaseModel], *, where: str) -> dict[str, Any]:
         place = f"line {error.lineno}, column {error.colno}"
         found = text[max(0, error.pos - 30) : error.pos + 30] or "nothing"
         raise InputError(
-            f"the input is not JSON: {error.msg} ({place})", where=where, found=found, expected=describe(model)
+            f"the input is not JSON: {error.msg} ({place})",
+            where=where,
+            found=found,
+            expected=describe(model),
+            hint="write one JSON object, its names and texts in double quotes",
         ) from None
     except RecursionError:
-        raise InputError("the input is nested too deep", where=where, expected=describe(model)) from None
+        raise InputError(
+            "the input is nested too deep", where=where, expected=describe(model), hint="write one flat JSON object"
+        ) from None
     except ValueError as error:
-        raise InputError(f"the input is not JSON: {error}", where=where, expected=describe(model)) from None
+        raise InputError(
+            f"the input is not JSON: {error}",
+            where=where,
+            expected=describe(model),
+            hint="correct it; every name stands once, and numbers are finite",
+        ) from None
     if not isinstance(value, dict):
-        raise InputError("the input is not a JSON object", where=where, found=text, expected=describe(model))
+        raise InputError(
+            "the input is not a JSON object",
+            where=where,
+            found=text,
+            expected=describe(model),
+            hint="write the fields between { and }",
+        )
     return value
 
 
