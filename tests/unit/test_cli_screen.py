@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fslm_core.cli import screen
-from fslm_core.cli.doctor import instruction_sets
+from fslm_core.cli.checkup import instruction_sets
 from fslm_core.errors import CheckError, FslmError, InputError, RunFailed
 
 EVIL = "\x1b[31m\x9b5m\u202e\ud800 [bold]\x00\x7f"

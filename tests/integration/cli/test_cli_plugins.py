@@ -123,8 +123,31 @@ def test_doctor_tells_of_the_machine_and_what_is_missing(
     assert data["machine"]["cores"] and data["versions"]["pydantic"]
     assert data["settings"]["backend"] == "demo.rule"
     assert data["models"]["smollm2-135m"].startswith("absent")
-    assert any("no luck" in line for line in data["missing"])
-    assert "instruction sets" in fslm("doctor").out
+    (sick,) = [p for p in data["problems"] if "no luck" in p["what"]]
+    assert sick["next"].endswith("fslm plugins disable sick`")
+    shown = fslm("doctor").out
+    assert "instruction sets" in shown and f"next: {sick['next']}" in shown
+
+
+def test_doctor_says_what_to_do_offline_without_the_model(fslm: Fslm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FSLM_OFFLINE", "1")
+    data = fslm("doctor", "--json").data
+    assert data["settings"]["offline"].startswith("yes")
+    assert "fslm models pull smollm2-135m --from DIR" in [p["next"] for p in data["problems"]]
+
+
+def test_doctor_says_what_cannot_be_written(fslm: Fslm, environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (environment / "taken").touch()
+    for name in ("FSLM_CACHE_DIR", "FSLM_DATA_DIR"):
+        monkeypatch.setenv(name, str(environment / "taken" / "below"))
+    for goes_on in (False, True):
+        monkeypatch.setenv("FSLM_TRACE__ON_FAILURE", "continue" if goes_on else "fail")
+        data = fslm("doctor", "--json").data
+        assert "cannot be written" in data["settings"]["trace"] and "read-only" in data["settings"]["cache"]
+        problems, notes = ([f["what"] for f in data[kind]] for kind in ("problems", "notes"))
+        assert any("smollm2-135m is not here, and the cache cannot be written" in what for what in problems)
+        assert any("every run fails" in what for what in problems) is not goes_on
+        assert any("leave no record" in what for what in notes) is goes_on
 
 
 def test_doctor_survives_broken_settings(fslm: Fslm, environment: Path) -> None:
