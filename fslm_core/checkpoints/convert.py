@@ -15,7 +15,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shorten
 from .gguf import GGUF, Tensor
 from .progress import Progress, silent
 
@@ -55,12 +55,14 @@ def convert(gguf: Path, folder: Path, progress: Progress = silent) -> None:
     with GGUF(gguf) as source:
         try:
             config = _config(source)
+            _write_json(folder / "config.json", config)
+            _write_json(folder / "generation_config.json", {k: v for k, v in config.items() if k.endswith("_token_id")})
+            _write_tokenizer(source, folder)
+            _write_tensors(source, config, folder / "model.safetensors", progress)
         except KeyError as error:
             raise _unsupported(source, "header", f"no {error.args[0]}", "what a Llama decoder needs") from None
-        _write_json(folder / "config.json", config)
-        _write_json(folder / "generation_config.json", {k: v for k, v in config.items() if k.endswith("_token_id")})
-        _write_tokenizer(source, folder)
-        _write_tensors(source, config, folder / "model.safetensors", progress)
+        except (TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
+            raise _unsupported(source, "header", shorten(str(error)), "what a Llama decoder needs") from None
 
 
 def _config(source: GGUF) -> dict[str, Any]:

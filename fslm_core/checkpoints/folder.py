@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,16 +12,31 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointCorruptError, CheckpointError, CheckpointUnavailableError
+from ..weights import HeaderError, read_header
 from .definitions import MANIFEST, Checkpoint, Folder, ResolvedCheckpoint, digest
 
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 """The files of a checkpoint that count: weights, configuration, tokenizer, chat template."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
 _TOKENIZER = ("tokenizer", "special_tokens_map", "added_tokens", "chat_template", "vocab", "merges", "spiece")
+_MAX_JSON = 64 << 20
+"""Bytes of a file that is read as JSON here."""
+_LARGEST = {
+    **dict.fromkeys(("num_hidden_layers", "n_layer"), 1000),
+    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "n_head"), 4096),
+    **dict.fromkeys(("hidden_size", "n_embd", "head_dim"), 1 << 17),
+    **dict.fromkeys(("intermediate_size", "n_inner"), 1 << 21),
+    "vocab_size": 1 << 23,
+    "max_position_embeddings": 1 << 28,
+}
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
 _hashed: dict[Path, tuple[tuple[int, ...], str]] = {}
-_hashed_lock = threading.Lock()
+_hashed_lock = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a fork waits, lest its child find the lock held for ever
+    os.register_at_fork(
+        before=_hashed_lock.acquire, after_in_parent=_hashed_lock.release, after_in_child=_hashed_lock.release
+    )
 
 
 def sha256_of(path: Path) -> str:
@@ -116,37 +130,41 @@ def _without_safetensors(path: Path) -> CheckpointError:
 
 def _require_whole(file: Path) -> None:
     """Compare a safetensors file's size with what its header says."""
-    size = file.stat().st_size
     try:
-        with file.open("rb") as opened:
-            (length,) = struct.unpack("<Q", opened.read(8))
-            if length > size:
-                raise ValueError("its header is longer than the file")
-            header = json.loads(opened.read(length))
-        end = max((t["data_offsets"][1] for key, t in header.items() if key != "__metadata__"), default=0)
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        header = read_header(file)
+    except (HeaderError, OSError) as error:
         raise CheckpointCorruptError(
             f"{file.name} is not a safetensors file: {error}", where=str(file), hint=_COPY_AGAIN
         ) from None
-    if 8 + length + end != size:
+    size = file.stat().st_size
+    if header.size != size:
         raise CheckpointCorruptError(
             f"{file.name} is cut short or has something after its end",
             where=str(file),
             found=f"{size} bytes",
-            expected=f"{8 + length + end} bytes",
+            expected=f"{header.size} bytes",
             hint=_COPY_AGAIN,
         )
 
 
 def _shards(path: Path) -> set[str]:
     index = path / "model.safetensors.index.json"
-    return set(_read_json(index).get("weight_map", {}).values()) if index.exists() else set()
+    shards = _read_json(index).get("weight_map", {}) if index.exists() else {}
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise CheckpointCorruptError(f"{index.name} names no files", where=str(path), hint=_COPY_AGAIN)
+    return set(shards.values())
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no regular file")
+        with path.open("rb") as file:
+            raw = file.read(_MAX_JSON + 1)
+        if len(raw) > _MAX_JSON:
+            raise ValueError(f"it is longer than {_MAX_JSON >> 20} MiB")
+        data = json.loads(raw)
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointCorruptError(
             f"{path.name} cannot be read: {error}", where=str(path), hint=_COPY_AGAIN
         ) from None
@@ -159,6 +177,7 @@ def describe(checkpoint: Checkpoint, path: Path, hashes: Mapping[str, str]) -> R
     """Return what is known of the checkpoint in ``path``, whose files have ``hashes``."""
     config = _read_json(path / "config.json")
     config = config.get("text_config") or config
+    _require_plausible(config, path)
     said = next((config[key] for key in _CONTEXT_KEYS if isinstance(config.get(key), int)), None)
     return ResolvedCheckpoint(
         checkpoint=checkpoint,
@@ -168,6 +187,22 @@ def describe(checkpoint: Checkpoint, path: Path, hashes: Mapping[str, str]) -> R
         context_length=checkpoint.context_length or said,
         size=sum((path / name).stat().st_size for name in hashes),
     )
+
+
+def _require_plausible(config: Any, path: Path) -> None:
+    """Refuse sizes that no model has, before somebody builds it: a billion layers fit in twenty bytes."""
+    if not isinstance(config, dict):
+        raise CheckpointCorruptError("config.json tells of no model", where=str(path), hint=_COPY_AGAIN)
+    for name, most in _LARGEST.items():
+        size = config.get(name)
+        if size is not None and not (type(size) is int and 0 < size <= most):
+            raise CheckpointCorruptError(
+                f"config.json names a size that no model has: {name}",
+                where=str(path),
+                found=size,
+                expected=f"1 to {most:,}",
+                hint=_COPY_AGAIN,
+            )
 
 
 def require_promised(checkpoint: Checkpoint, path: Path, hashes: Mapping[str, str]) -> None:

@@ -28,6 +28,10 @@ BFloat16 = npt.NDArray[np.uint16]
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+_MAX_ALIGNMENT = 1 << 16
+_MAX_DIMENSIONS = 4
+_MAX_ITEMS = 1 << 22
+"""Of a list in the header; a vocabulary is the longest there is."""
 _SLICE = 1 << 18
 _COPY_AGAIN = "get or copy the file again, whole"
 """Numbers converted at once: few enough to stay in a processor's cache."""
@@ -113,7 +117,7 @@ class GGUF:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if path.stat().st_size == 0:
+        if not path.is_file() or path.stat().st_size == 0:
             raise CheckpointCorruptError("the GGUF file is empty", where=str(path), hint=_COPY_AGAIN)
         with path.open("rb") as file:
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -124,8 +128,13 @@ class GGUF:
             raise CheckpointCorruptError(
                 f"the GGUF file cannot be read: {error}", where=str(path), hint=_COPY_AGAIN
             ) from None
-        for tensor in self.tensors.values():
-            self._check(tensor)
+        try:
+            taken = sum(self._check(tensor) for tensor in self.tensors.values())
+            if taken > len(self._data):
+                raise CheckpointCorruptError("the tensors overlap", where=str(path), hint=_COPY_AGAIN)
+        except CheckpointError:
+            self.close()
+            raise
 
     def __enter__(self) -> GGUF:
         return self
@@ -138,7 +147,8 @@ class GGUF:
         with contextlib.suppress(BufferError):  # a slice is still held; the mapping goes when it does
             self._data.close()
 
-    def _check(self, tensor: Tensor) -> None:
+    def _check(self, tensor: Tensor) -> int:
+        """The bytes a tensor takes."""
         form = _FORMATS.get(tensor.kind)
         if form is None:
             raise CheckpointError(
@@ -148,11 +158,12 @@ class GGUF:
                 expected="one of " + ", ".join(f.name for f in _FORMATS.values()),
                 hint="save the model as a safetensors folder with transformers and name that folder",
             )
-        end = self._start + tensor.offset + prod(tensor.shape) // form.numbers * form.size
-        if tensor.shape[-1] % form.numbers or end > len(self._data):
+        size = prod(tensor.shape) // form.numbers * form.size
+        if tensor.shape[-1] % form.numbers or self._start + tensor.offset + size > len(self._data):
             raise CheckpointCorruptError(
                 f"the tensor {tensor.name} is cut short", where=str(self.path), hint=_COPY_AGAIN
             )
+        return size
 
     def slices(self, tensor: Tensor, heads: int | None = None) -> Iterator[BFloat16]:
         """Yield the tensor's numbers in order, flat, a slice at a time.
@@ -172,7 +183,13 @@ class GGUF:
         step = max(1, _SLICE // tensor.shape[-1])
         for first in range(0, rows, step):
             blocks = table[first : first + step].reshape(-1, form.size)
-            yield to_bfloat16(form.decode(blocks)).reshape(-1)
+            with np.errstate(invalid="ignore", over="ignore"):
+                numbers = form.decode(blocks)
+            if not np.isfinite(numbers).all():
+                raise CheckpointCorruptError(
+                    f"the tensor {tensor.name} holds no finite numbers", where=str(self.path), hint=_COPY_AGAIN
+                )
+            yield to_bfloat16(numbers).reshape(-1)
 
 
 class _Header:
@@ -191,7 +208,9 @@ class _Header:
             key = self._string()
             metadata[key] = self._value(self._take("I")[0])
         table = [self._tensor() for _ in range(tensors)]
-        alignment = int(metadata.get("general.alignment", 32))
+        alignment = metadata.get("general.alignment", 32)
+        if type(alignment) is not int or not 0 < alignment <= _MAX_ALIGNMENT:
+            raise ValueError(f"an alignment of {alignment!r}")
         return metadata, {t.name: t for t in table}, -(-self._at // alignment) * alignment
 
     def _take(self, form: str) -> tuple[Any, ...]:
@@ -212,6 +231,8 @@ class _Header:
             return self._string()
         if kind == _ARRAY:
             item, count = self._take("IQ")
+            if item == _ARRAY or count > _MAX_ITEMS:
+                raise ValueError("a list of lists, or one too long")
             if item in _SCALARS:
                 return list(self._take(f"{count}{_SCALARS[item]}"))
             return [self._value(item) for _ in range(count)]
@@ -220,7 +241,11 @@ class _Header:
     def _tensor(self) -> Tensor:
         name = self._string()
         (dimensions,) = self._take("I")
+        if not 1 <= dimensions <= _MAX_DIMENSIONS:
+            raise ValueError(f"the tensor {name} has {dimensions} dimensions")
         shape = self._take(f"{dimensions}Q")
+        if 0 in shape:
+            raise ValueError(f"the tensor {name} is empty")
         kind, offset = self._take("IQ")
         return Tensor(name, tuple(reversed(shape)), kind, offset)
 
