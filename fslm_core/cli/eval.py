@@ -1,0 +1,291 @@
+"""``fslm eval``: a stack's scores on labelled rows."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..data import Reading, Rejected, Row, Target, read_rows
+from ..data.columns import look_up, parse_mapping
+from ..errors import DataError, UsageError
+from ..evaluate import Cases, Interval, Plan, Report, Work, read_cases, require_extra, write_report
+from ..evaluate.gold import RowProblem
+from ..evaluate.render import ranged, signed
+from ..evaluate.writing import may_write
+from ..stack import Stack
+from . import screen
+from .progress import RowBar
+from .session import content_of, opened, session_of
+
+app = typer.Typer(add_completion=False)
+
+_HOW_TO_CONTROL = "pass --train FILE, the rows its stages were trained on, for a linear control beside it"
+
+
+@app.command("eval")
+def evaluate_stack(
+    ctx: typer.Context,
+    stack: Annotated[str, typer.Argument(metavar="STACK", help="The stack's name; `fslm list` shows them.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="Labelled rows: .jsonl, .csv, .tsv, .xlsx; see `fslm data prepare`.")
+    ],
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="FIELD=COLUMN", help="The column that fills a field, where their names differ."),
+    ] = None,
+    sheet: Annotated[str | None, typer.Option(metavar="NAME", help="The sheet of a workbook.")] = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Rows of the whole stack, which the linear control is fitted on."),
+    ] = None,
+    step_gold: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--step-gold",
+            metavar="STEP.FIELD=COLUMN",
+            help="The column that says what a step should say, where the output does not.",
+        ),
+    ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option("--by", metavar="COLUMN", help="Score the rows of each of its values, too. Repeatable."),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Rows of one value belong together; intervals draw them together."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only N of the rows that fit, drawn by --seed.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides every draw, and every sampled token.")] = 0,
+    resamples: Annotated[int, typer.Option(min=100, help="Draws that the intervals are made from.")] = 1000,
+    concurrency: Annotated[int, typer.Option(min=1, help="Rows at work at once.")] = 32,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where the report goes: Markdown, HTML, JSON, errors.")
+    ] = None,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-under",
+            metavar="METRIC=VALUE",
+            help="Exit with 1 if a figure is below this, as in exact=0.9 or category.f1=0.95. Repeatable.",
+        ),
+    ] = None,
+    no_control: Annotated[bool, typer.Option("--no-control", help="Do not fit a linear control.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the report in DIR.")] = False,
+) -> None:
+    """Score a stack on labelled rows, step by step, beside a linear control.
+
+    Each step is scored twice: fed with gold, and inside the whole stack, fed with what the steps before it said. What a
+    step should say is taken from the row's "steps", from --step-gold, or from the output fields the stack takes over
+    from it. --out DIR gets report.md, report.html, report.json, errors.jsonl and plots, whole or not at all. The exit
+    code is 1 if a figure is below what --fail-under asks.
+    """
+    require_extra()
+    session = session_of(ctx)
+    found = session.host.stack(stack)
+    wanted = _wanted(fail_under or [])
+    if out is not None:
+        may_write(out, force=force)
+    columns, reading = parse_mapping(mapping or []), Reading(sheet=sheet)
+    steps = _step_columns(found, step_gold or [])
+    read = _cases(found, data, columns, reading, steps)
+    _limit(read, limit, seed)
+    why = "--no-control was given" if no_control else _HOW_TO_CONTROL if train is None else None
+    plan = Plan(found, read, tuple(by or ()), group, wanted, data.name, _sha256(data), why)
+    fitted = None if train is None or no_control else _cases(found, train, columns, reading, {})
+    _tell(read, data)
+    if train is None and not no_control:
+        screen.say(f"no linear control: {_HOW_TO_CONTROL}")
+    with opened(session, found, max_in_flight=max(64, concurrency)) as engine, _Bars() as bars:
+        content = content_of(session.settings)
+        report = Work(plan, fitted, resamples, seed, concurrency, content, bars).report(engine)
+    if out is not None:
+        write_report(report, out, force=force)
+        screen.say(f"report: {out / 'report.html'}")
+    if as_json:
+        screen.result(screen.as_json(report.model_dump(mode="json")))
+    else:
+        _summary(report)
+    if missed := [asked for asked in report.requirements if not asked.met]:
+        for asked in missed:
+            value = "not measured: no row is about it" if asked.value is None else f"{asked.value:.4f}"
+            screen.say(f"missed: {asked.name} is {value}, wanted at least {asked.wanted}")
+        raise typer.Exit(1)
+
+
+# -- what was asked --------------------------------------------------------------------------------------------------
+
+
+def _wanted(pairs: Sequence[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for pair in pairs:
+        name, _, value = pair.rpartition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        if not name.strip() or number != number or name.strip() in found:
+            raise UsageError(
+                "--fail-under takes a metric and a number, each metric once",
+                where="--fail-under",
+                found=pair,
+                expected="METRIC=VALUE, as in exact=0.9",
+            )
+        found[name.strip()] = number
+    return found
+
+
+def _step_columns(stack: Stack[Any, Any], pairs: Sequence[str]) -> dict[tuple[str, str], str]:
+    """(step, field) to column."""
+    fields = {(s.name, name) for s in stack.steps for name in s.stage.output.model_fields}
+    found: dict[tuple[str, str], str] = {}
+    for path, column in parse_mapping(pairs).items():
+        step, _, name = path.partition(".")
+        if (step, name) not in fields:
+            raise UsageError(
+                "--step-gold names a field that no step has",
+                where="--step-gold",
+                found=path,
+                expected=", ".join(f"{s}.{n}" for s, n in sorted(fields)),
+            )
+        found[step, name] = column
+    return found
+
+
+# -- rows ------------------------------------------------------------------------------------------------------------
+
+
+def _cases(
+    stack: Stack[Any, Any],
+    path: Path,
+    mapping: Mapping[str, str],
+    reading: Reading,
+    steps: Mapping[tuple[str, str], str],
+) -> Cases:
+    """Read a table, and keep what does not fit with its line."""
+    rejected: list[Rejected] = []
+    rows = list(read_rows(path, Target.of(stack), mapping=mapping, reading=reading, rejected=rejected.append))
+    made = [_with_steps(row, steps, path) for row in rows]
+    found = read_cases(stack, made, [row.line for row in rows])
+    found.misfits += [RowProblem(row.line, f"{row.field}: {row.text}") for row in rejected]
+    found.misfits.sort(key=lambda problem: problem.line)
+    return found
+
+
+def _with_steps(row: Row, steps: Mapping[tuple[str, str], str], path: Path) -> dict[str, Any]:
+    """The row as evaluation reads it, the columns of ``--step-gold`` among its steps."""
+    made = {**row.extra, "input": row.input, "output": row.output}
+    if steps:
+        given = {name: dict(m) if isinstance(m, Mapping) else m for name, m in (row.extra.get("steps") or {}).items()}
+        for (step, field), column in steps.items():
+            if column not in row.extra and look_up(row.extra, column) is None:
+                raise DataError(
+                    f"there is no column {column!r} for --step-gold",
+                    where=f"{path.name}, line {row.line}",
+                    expected="one of " + ", ".join(row.extra),
+                    hint="a column that fills a field of input or output cannot be a step's gold, too",
+                )
+            value = look_up(row.extra, column)
+            given.setdefault(step, {})[field] = None if value == "" else value
+        made["steps"] = {n: None if not any(v is not None for v in m.values()) else m for n, m in given.items()}
+    return made
+
+
+def _limit(read: Cases, limit: int | None, seed: int) -> None:
+    """Keep some of the rows, in their order."""
+    if limit is not None and limit < len(read.cases):
+        kept = sorted(random.Random(seed).sample(range(len(read.cases)), limit))
+        read.cases = [read.cases[place] for place in kept]
+        lines = {case.line for case in read.cases}
+        read.notes = [note for note in read.notes if note.line in lines]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# -- what is told ----------------------------------------------------------------------------------------------------
+
+
+def _tell(read: Cases, path: Path) -> None:
+    """Say what was wrong with the rows, the first few by line."""
+    for what, problems in (("do not fit and are not scored", read.misfits), ("have odd gold", read.notes)):
+        if problems:
+            screen.warn(f"{len({p.line for p in problems})} rows of {path.name} {what}")
+            for problem in problems[:5]:
+                screen.say(f"  line {problem.line}: {problem.text}")
+            if len(problems) > 5:
+                screen.say(f"  … and {len(problems) - 5} more, all in the report")
+
+
+class _Bars:
+    """A bar for each thing that is run, a line where there is no terminal."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._bar: RowBar | None = None
+        self._done = 0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show how far it is."""
+        if what != self._what:
+            self.close()
+            self._what, self._done = what, 0
+            screen.say(what if what == "linear control" else f"{what}: {total} rows")
+            self._bar = RowBar(total)
+            self._bar.__enter__()
+        if self._bar is not None:
+            for _ in range(done - self._done):
+                self._bar.row(failed=False)
+        self._done = done
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _summary(report: Report) -> None:
+    """The headline figures as tables."""
+    figures = [("wholly right", report.output.exact), ("valid", report.output.valid)]
+    for field in report.output.fields:
+        figures += [(f"{field.name}.{n}", field.figures[n]) for n in ("accuracy", "f1") if n in field.figures]
+    beside = report.control is not None
+    heads = ["output", "stack", *(["control", "stack - control"] if beside else []), "rows"]
+    screen.table(
+        heads,
+        [[name, ranged(f), *([ranged(f.control), signed(f.difference)] if beside else []), f.n] for name, f in figures],
+    )
+    screen.result("")
+    screen.table(
+        ["step", "fed with gold", "fed with predictions", "lost to earlier steps"],
+        [
+            [step.name, *(["gold unknown: " + step.unknown, "", ""] if step.unknown else _of_step(step))]
+            for step in report.steps
+        ],
+    )
+    for part in [part for part in report.slices if part.rows]:
+        screen.result(f"{part.column} = {screen.clean(part.value)}: {ranged(part.exact)} of {part.rows} wholly right")
+
+
+def _of_step(step: Any) -> list[str]:
+    views: list[Interval | None] = [v.exact if v else None for v in (step.gold_fed, step.predicted_fed)]
+    return [*map(ranged, views), signed(step.lost)]
+
+
+__all__ = ["app"]
