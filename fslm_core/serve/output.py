@@ -45,6 +45,7 @@ class Output:
         self.failed = 0
         self._file: BinaryIO | None = None
         self._journal: Journal | None = None
+        self._open = False
         self._finished = False
         self._end = 0
         self._dirty_since: float | None = None
@@ -105,6 +106,7 @@ class Output:
             if self._regular:
                 self._journal = Journal.create(self._beside, header)
             self._file = self.path.open("wb", buffering=0)
+            self._open = True
             if self._regular:
                 sync_folder(self._real.parent)
 
@@ -135,7 +137,9 @@ class Output:
         journal.cut(after)
         self._file.truncate(self._end)
         self._file.seek(self._end)
-        self._sync()
+        self._open = True
+        if self.done:
+            self._sync()
 
     def _whole(self, journal: Journal) -> Iterator[Entry]:
         """The rows that are in the file as they were written."""
@@ -192,17 +196,23 @@ class Output:
     def __exit__(self, *_: object) -> None:
         try:
             if self._file is not None:
-                with suppress(OSError):
-                    if self._regular:  # a row that the disk took only a part of
-                        self._file.truncate(self._end)
-                    if not self._finished:
-                        self._sync()
+                if self._open:  # else it was refused, and is left as it is
+                    self._settle()
                 self._file.close()
             if self._journal is not None:
                 with self._said():
                     self._journal.close(finished=self._finished)
         finally:
             self._held.close()
+
+    def _settle(self) -> None:
+        """Leave whole rows only, on the disk; where the system refuses even that, the next who resumes mends it."""
+        assert self._file is not None
+        with suppress(OSError):
+            if self._regular:
+                self._file.truncate(self._end)
+            if self._dirty_since is not None:
+                self._sync()
 
     @contextmanager
     def _said(self) -> Iterator[None]:

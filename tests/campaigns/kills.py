@@ -145,7 +145,8 @@ class Campaign:
         rows = rows_of(out)
         require(rows[: len(before)] == before, "rows that were reported stay to the end")
         require([row["row"] for row in rows] == list(range(self.rows)), "each row is there once, in order")
-        require(without_ids(rows) == self.expected, "the rows are those of an undisturbed batch")
+        for row, expected in zip(without_ids(rows), self.expected, strict=True):
+            require(row == expected, f"the rows are those of an undisturbed batch: {row} is not {expected}")
         left = [path.name for path in out.parent.glob(f"{name}*") if path != out and not path.name.endswith("lock")]
         require(not left, f"a finished batch leaves nothing beside its output: {left}")
         self._note(rows[len(before) :])

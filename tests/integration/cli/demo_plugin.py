@@ -29,6 +29,11 @@ class Order(BaseModel):
     note: str = Field("", max_length=20)
 
 
+class Call(BaseModel):
+    text: str = Field(max_length=200, json_schema_extra={"sensitive": False})
+    phone: str = Field(max_length=40, json_schema_extra={"sensitive": True})
+
+
 class Label(BaseModel):
     label: Literal["good", "bad"]
 
@@ -47,6 +52,14 @@ async def shout(message: Said) -> Shout:
 @tool("demo.take", version="1", pure=True)
 def take(message: Order) -> Order:
     """Take an order."""
+    return message
+
+
+@tool("demo.call", version="1", pure=True)
+def call(message: Call) -> Call:
+    """Take a call; fail at "boom", quoting the number."""
+    if message.text == "boom":
+        raise ValueError(f"nobody at {message.phone}")
     return message
 
 
@@ -114,7 +127,7 @@ def run() -> None:
 
 @hookimpl
 def fslm_stages() -> list[object]:
-    return [shout, take, label, bare, lost]
+    return [shout, take, call, label, bare, lost]
 
 
 @hookimpl
@@ -122,6 +135,7 @@ def fslm_stacks() -> list[object]:
     return [
         Stack("demo", input=Said, output=Shout, steps=[shout]),
         Stack("demo.order", input=Order, output=Order, steps=[take], bind={n: f"take.{n}" for n in Order.model_fields}),
+        Stack("demo.call", input=Call, output=Call, steps=[call], bind={n: f"call.{n}" for n in Call.model_fields}),
         Stack("demo.label", input=Said, output=Label, steps=[label]),
         Stack("demo.bare", input=Said, output=Label, steps=[bare]),
         Stack("demo.lost", input=Said, output=Label, steps=[lost]),

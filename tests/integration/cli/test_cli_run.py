@@ -138,7 +138,14 @@ def test_strict_makes_errors_of_warnings(fslm: Fslm) -> None:
 
 def test_list_names_stacks_stages_and_owners(fslm: Fslm) -> None:
     data = fslm("list", "--json").data
-    assert [s["name"] for s in data["stacks"]] == ["demo", "demo.bare", "demo.label", "demo.lost", "demo.order"]
+    assert [s["name"] for s in data["stacks"]] == [
+        "demo",
+        "demo.bare",
+        "demo.call",
+        "demo.label",
+        "demo.lost",
+        "demo.order",
+    ]
     assert {s["plugin"] for s in data["stages"]} == {"fslm-demo 1.0"}
     assert "demo.bare   Said -> Label   smollm2-135m (untuned)  fslm-demo 1.0" in fslm("list").out
 
