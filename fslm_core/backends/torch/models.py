@@ -12,9 +12,7 @@ import torch
 from ...errors import CheckpointError
 from ..protocol import ModelRef
 from . import adapters
-
-_BFLOAT16 = ("amx_bf16", "avx512_bf16", "bf16")
-"""CPU capabilities with which bfloat16 is not emulated. Without them a product takes up to eight times longer."""
+from .machine import FAST_BFLOAT16
 
 
 class Resident:
@@ -76,7 +74,7 @@ def _dtype(precision: str, device: torch.device) -> str:
     if precision != "auto" or device.type != "cpu":
         return precision
     able = torch.cpu.get_capabilities()
-    return "auto" if any(able.get(name) for name in _BFLOAT16) else "float32"
+    return "auto" if any(able.get(name) for name in FAST_BFLOAT16) else "float32"
 
 
 def _attends_everywhere(model: Any) -> bool:
