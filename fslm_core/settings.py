@@ -36,8 +36,21 @@ FILE_NAME = "fslm.toml"
 Names = Annotated[tuple[str, ...], NoDecode]
 
 
+def no_nul(value: Any) -> Any:
+    """A value as it is, unless it is a path that no file can have.
+
+    Raises:
+        ValueError: a path with a NUL character in it.
+    """
+    if isinstance(value, Path) and "\0" in str(value):
+        raise ValueError("a path cannot hold a NUL character")
+    return value
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    _paths = field_validator("*")(no_nul)
 
 
 class TraceSettings(_Section):
@@ -125,6 +138,8 @@ class Settings(BaseSettings):
     openai: OpenAISettings = OpenAISettings()
     stages: dict[str, StageSettings] = {}
 
+    _paths = field_validator("*")(no_nul)
+
     @field_validator("plugins", "disable", "foreign_checks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -207,7 +222,7 @@ def load(*, files: Sequence[Path] | None = None, **overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         raise _wrong(error) from None
-    except (ValueError, OSError) as error:  # TOMLDecodeError is a ValueError
+    except (ValueError, OSError, RecursionError) as error:  # TOMLDecodeError is a ValueError
         raise _unreadable(error) from None
     finally:
         _chosen_files.reset(token)
@@ -259,7 +274,7 @@ def _place_of(loc: tuple[int | str, ...], variable: str) -> str:
 def _tables(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
 
 
@@ -272,9 +287,11 @@ def _unreadable(error: Exception) -> SettingsError:
         except OSError as refused:
             hint = "give yourself read access, or name another file with FSLM_CONFIG"
             return SettingsError(f"the settings file cannot be read: {refused.strerror}", where=str(file), hint=hint)
-        except ValueError as malformed:
+        except (ValueError, RecursionError) as malformed:
             hint = 'mend that line: text is written key = "text", a list key = ["a", "b"]'
-            return SettingsError(f"the settings file cannot be read, it is not TOML: {malformed}", where=str(file), hint=hint)
+            return SettingsError(
+                f"the settings file cannot be read, it is not TOML: {malformed}", where=str(file), hint=hint
+            )
     return SettingsError(
         f"the settings cannot be read: {shorten(str(error))}",
         where="the environment",

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..errors import TrainError
+from ..settings import no_nul
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 _PATHS = (("data", "train"), ("data", "select"), ("output",))
@@ -23,6 +24,8 @@ _LARGEST_RANK = 8
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    _paths = field_validator("*")(no_nul)
 
 
 class Data(_Section):
@@ -160,7 +163,7 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
             where=str(path),
             hint="give the path of a recipe, such as a plugin's train/NAME.toml",
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise TrainError(
             f"the recipe is not TOML: {error}", where=str(path), hint='mend that line: text is written key = "text"'
         ) from None
@@ -198,7 +201,7 @@ def _set(raw: dict[str, Any], override: str) -> None:
         )
     try:
         value = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     *sections, key = name.strip().split(".")
     place = raw

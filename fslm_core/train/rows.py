@@ -152,8 +152,8 @@ def read_rows(path: Path, stage: Stage[Any, Any], problems: Problems) -> Rows:
 
 def _row(line: bytes, number: int, stage: Stage[Any, Any], path: Path, problems: Problems) -> Row | None:
     try:
-        data = json.loads(line)
-    except ValueError as error:
+        data = json.loads(line, object_pairs_hook=_no_twins, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
         problems.add(path, number, f"not JSON: {error}")
         return None
     if not isinstance(data, dict) or not {"input", "output"} <= data.keys():
@@ -178,6 +178,17 @@ def _row(line: bytes, number: int, stage: Stage[Any, Any], path: Path, problems:
         problems.add(path, number, "output: " + "; ".join(map(str, wrong)))
         return None
     return Row(number, given, answer, target, schema)
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return made
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def split(rows: Rows, data: Data) -> tuple[list[Row], list[Row]]:
