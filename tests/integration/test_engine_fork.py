@@ -83,38 +83,187 @@ def finished(process: subprocess.Popen[str]) -> str:
     return out
 
 
+REFUSED = """
+def refused(e):
+    '''How many of an engine's uses raise what they should in a fork.'''
+    async def collected(items):
+        return [item async for item in items]
+
+    uses = [
+        lambda: e.run(stack, {"text": "a"}),
+        lambda: asyncio.run(e.arun(stack, {"text": "a"})),
+        lambda: list(e.map(stack, [{"text": "a"}])),
+        lambda: asyncio.run(collected(e.amap(stack, [{"text": "a"}]))),
+        lambda: list(e.stream(stack, {"text": "a"})),
+        lambda: asyncio.run(collected(e.astream(stack, {"text": "a"}))),
+        lambda: e.check(stack),
+        lambda: e.origins(stack),
+        lambda: e.__enter__(),
+        lambda: asyncio.run(e.__aenter__()),
+        lambda: e.ready,
+    ]
+    for use in uses:
+        try:
+            use()
+        except EngineStateError as error:
+            assert "forked" in error.what and "worker process" in error.hint, error
+        else:
+            raise AssertionError("an engine was used in a fork")
+
+def ended(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def in_child():
+    '''What hangs is ended by a signal, whose number is the exit code.'''
+    signal.alarm(60)
+"""
+
+
 def test_an_engine_is_of_no_use_to_a_fork_and_lives_on_in_its_parent(tmp_path: Path) -> None:
     out = finished(
         start(
-            """
-            with engine() as e:
-                assert e.run(stack, {"text": "a"}).output.flag
-                child = os.fork()
-                if child == 0:
-                    said = []
-                    for use in (
-                        lambda: e.run(stack, {"text": "a"}),
-                        lambda: list(e.map(stack, [{"text": "a"}])),
-                        lambda: list(e.stream(stack, {"text": "a"})),
-                        lambda: asyncio.run(e.arun(stack, {"text": "a"})),
-                    ):
-                        try:
-                            use()
-                        except EngineStateError as error:
-                            said.append("forked" in error.what and "worker process" in error.hint)
-                    e.close()
-                    with engine() as own:
-                        said.append(own.run(stack, {"text": "a"}).output.flag)
-                    os._exit(0 if said == [True] * 5 else 1)
-                print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-                print(e.run(stack, {"text": "a"}).status)
-            with TraceStore.open(settings.trace_path, readonly=True) as store:
-                print([row.status for row in store.runs()])
-            """,
+            REFUSED
+            + """
+with engine() as e:
+    assert e.run(stack, {"text": "a"}).output.flag
+    child = os.fork()
+    if child == 0:
+        in_child()
+        refused(e)
+        e.close()
+        asyncio.run(e.aclose())
+        refused(e)
+        with engine() as own:
+            assert own.ready and own.run(stack, {"text": "a"}).output.flag
+        sys.exit(7)
+    print("child", ended(child))
+    print(e.ready, e.run(stack, {"text": "a"}).status)
+with TraceStore.open(settings.trace_path, readonly=True) as store:
+    print([row.status for row in store.runs()])
+""",
             tmp_path,
         )
     )
-    assert out.splitlines() == ["child 0", "succeeded", str(["succeeded"] * 3)]
+    assert out.splitlines() == ["child 7", "True succeeded", str(["succeeded"] * 3)]
+
+
+def test_forks_at_any_moment_neither_hang_nor_harm(tmp_path: Path) -> None:
+    """Of a process whose threads are at work, with locks of theirs held: SQLite's, the log's, the loop's."""
+    out = finished(
+        start(
+            REFUSED
+            + """
+import contextlib, itertools
+
+def work():
+    while not over.is_set():
+        done.append(e.run(stack, {"text": "a"}).status)
+
+over, done, own_runs = threading.Event(), [], 0
+with engine(observers=[lambda event: None]) as e:
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    codes = []
+    for number in range(24):
+        child = os.fork()
+        if child == 0:
+            in_child()
+            refused(e)
+            if number % 3 == 0:
+                with engine() as own:
+                    assert own.run(stack, {"text": "a"}).output.flag
+            sys.exit(0)
+        codes.append(ended(child))
+    over.set()
+    for thread in threads:
+        thread.join()
+print(set(codes), set(done))
+with TraceStore.open(settings.trace_path, readonly=True) as store:
+    rows = store.runs(limit=100_000)
+    print({row.status for row in rows}, len(rows) == len(done) + 8)
+""",
+            tmp_path,
+        )
+    )
+    assert out.splitlines() == ["{0} {'succeeded'}", "{'succeeded'} True"]
+
+
+def test_processes_that_multiprocessing_forks_open_their_own(tmp_path: Path) -> None:
+    out = finished(
+        start(
+            REFUSED
+            + """
+import multiprocessing
+
+def child(inherited):
+    in_child()
+    refused(inherited)
+    with engine() as own:
+        assert own.run(stack, {"text": "a"}).output.flag
+
+with engine() as e:
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=child, args=(e,)) for _ in range(3)]
+    for process in children:
+        process.start()
+    for process in children:
+        process.join()
+    print([process.exitcode for process in children], e.run(stack, {"text": "a"}).status)
+""",
+            tmp_path,
+        )
+    )
+    assert out.split("\n")[0] == "[0, 0, 0] succeeded"
+
+
+def test_an_engine_made_before_a_fork_may_be_opened_after_it(tmp_path: Path) -> None:
+    out = finished(
+        start(
+            REFUSED
+            + """
+e = engine()
+child = os.fork()
+if child == 0:
+    in_child()
+    assert not e.ready
+    with e:
+        assert e.run(stack, {"text": "a"}).output.flag
+    sys.exit(0)
+print(ended(child))
+with e:
+    print(e.run(stack, {"text": "a"}).status)
+""",
+            tmp_path,
+        )
+    )
+    assert out.split() == ["0", "succeeded"]
+
+
+@pytest.mark.torch
+def test_a_fork_of_a_process_that_ran_a_model_runs_it_in_an_engine_of_its_own(tmp_path: Path) -> None:
+    out = finished(
+        start(
+            REFUSED
+            + """
+def real():
+    return Engine(stacks=["support"], settings=settings, trace=False)
+
+enquiry = {"text": "where is order 123?"}
+with real() as e:
+    before = e.run("support", enquiry).output
+    child = os.fork()
+    if child == 0:
+        signal.alarm(300)
+        with real() as own:
+            assert own.run("support", enquiry).output == before
+        sys.exit(0)
+    print(ended(child), e.run("support", enquiry).output == before)
+""",
+            tmp_path,
+        )
+    )
+    assert out.split() == ["0", "True"]
 
 
 @pytest.mark.parametrize(

@@ -133,3 +133,21 @@ def test_two_processes_write_one_database(tmp_path: Path) -> None:
     with TraceStore.open(path, readonly=True) as reader:
         rows = reader.runs(limit=1000)
     assert len(rows) == 80 and {row.status for row in rows} == {"succeeded"}
+
+
+def test_a_process_that_comes_and_goes_leaves_the_log_of_one_at_work(tmp_path: Path) -> None:
+    """The last to close a database unlinks its log: who is at work must hold the lock that says so."""
+    path = tmp_path / "trace.db"
+    at_work = writer(path, "stays", 0)
+    assert at_work.stdout is not None
+    assert at_work.stdout.readline().startswith("started")
+    log = tmp_path / "trace.db-wal"
+    before = log.stat().st_ino
+    goes = writer(path, "goes", 2)
+    said, _ = goes.communicate(timeout=120)
+    assert goes.returncode == 0 and said.count("finished") == 8
+    assert log.stat().st_ino == before
+    at_work.kill()
+    at_work.communicate()
+    with TraceStore.open(path) as store:
+        assert store.run("stays").row.status == "interrupted"

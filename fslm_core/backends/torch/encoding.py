@@ -8,6 +8,7 @@ turn when a prompt has none.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ _BLANK_LINE = "\n\n"
 
 # A fast tokenizer keeps "split special tokens" as state, so two threads must not use one at the same time.
 _lock = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a fork waits, lest its child find the lock held for ever
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _frames: WeakKeyDictionary[Any, dict[tuple[str | None, tuple[Role, ...]], _Frame]] = WeakKeyDictionary()
 _controls: WeakKeyDictionary[Any, re.Pattern[str]] = WeakKeyDictionary()
 
