@@ -61,9 +61,13 @@ class Observers:
     def _main(self) -> None:
         while (event := self._queue.get()) is not None:
             self._show(event)
-            if (missed := self.dropped - self._told) > 0:
-                self._told += missed
-                self._show(EventsDropped(missed))
+            self._tell_missed()
+        self._tell_missed()
+
+    def _tell_missed(self) -> None:
+        if (missed := self.dropped - self._told) > 0:
+            self._told += missed
+            self._show(EventsDropped(missed))
 
     def _show(self, event: Event) -> None:
         for name, observer in self._observers:
