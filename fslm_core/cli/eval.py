@@ -13,7 +13,7 @@ import typer
 from ..data import Reading, Rejected, Row, Target, read_rows
 from ..data.columns import look_up, parse_mapping
 from ..errors import DataError, UsageError
-from ..evaluate import Cases, Interval, Plan, Report, Work, read_cases, require_extra, write_report
+from ..evaluate import Cases, Figure, Interval, Plan, Report, Work, read_cases, require_extra, write_report
 from ..evaluate.gold import RowProblem
 from ..evaluate.render import ranged, signed
 from ..evaluate.writing import may_write
@@ -269,7 +269,7 @@ def _summary(report: Report) -> None:
     heads = ["output", "stack", *(["control", "stack - control"] if beside else []), "rows"]
     screen.table(
         heads,
-        [[name, ranged(f), *([ranged(f.control), signed(f.difference)] if beside else []), f.n] for name, f in figures],
+        [[name, ranged(f), *(_beside(f) if beside else []), f.n] for name, f in figures],
     )
     screen.result("")
     screen.table(
@@ -281,6 +281,10 @@ def _summary(report: Report) -> None:
     )
     for part in [part for part in report.slices if part.rows]:
         screen.result(f"{part.column} = {screen.clean(part.value)}: {ranged(part.exact)} of {part.rows} wholly right")
+
+
+def _beside(figure: Figure) -> list[str]:
+    return ["", ""] if figure.control is None else [ranged(figure.control), signed(figure.difference)]
 
 
 def _of_step(step: Any) -> list[str]:

@@ -72,8 +72,10 @@ def fields_of(model: type[BaseModel]) -> tuple[FieldSpec, ...]:
 @lru_cache(maxsize=256)
 def _fields_of(model: type[BaseModel]) -> tuple[FieldSpec, ...]:
     schema = model.model_json_schema(mode="serialization", by_alias=False)
-    declared = {name: node for name, node in schema["properties"].items() if name in model.model_fields}
-    return tuple(_specs(declared, schema.get("$defs", {}), "", ()))
+    definitions = schema.get("$defs", {})
+    (whole,) = _branches(schema, definitions)
+    declared = {name: node for name, node in whole["properties"].items() if name in model.model_fields}
+    return tuple(_specs(declared, definitions, "", (whole.get("title", ""),)))
 
 
 def _specs(properties: Json, definitions: Json, prefix: str, above: tuple[str, ...]) -> Iterator[FieldSpec]:

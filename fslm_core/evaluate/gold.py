@@ -66,8 +66,11 @@ def read_cases(stack: Stack[Any, Any], rows: Iterable[Mapping[str, Any]], lines:
         rows: ``{"input": {…}, "output": {…}}``, and optionally ``"steps": {step: {…} or null for skipped}``; anything
             else is kept as columns.
         lines: the line of each row; its place, counted from 1, where not given.
+
+    Raises:
+        CheckError: the stack cannot be wired.
     """
-    found = Cases()
+    found, _ = Cases(), stack.wiring
     for place, row in enumerate(rows):
         line = lines[place] if lines is not None else place + 1
         try:

@@ -102,7 +102,8 @@ def run_alone(
         else:
             waiting.append((place, fed))
     name = f"step {step.name}, fed with gold"
-    progress(name, 0, len(waiting))
+    if waiting:
+        progress(name, 0, len(waiting))
     inputs = (plain_data(fed) for _, fed in waiting)
     outcomes = engine.map(alone(stack, step), inputs, concurrency=concurrency, seed=seed)
     for done, ((place, _), outcome) in enumerate(zip(waiting, outcomes, strict=True), start=1):

@@ -6,6 +6,7 @@ Values and intervals come from the same sums, so they cannot disagree; tests hol
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -220,19 +221,16 @@ def _labels(
 
 def _confusion(gold: Any, said: Any, labels: Sequence[str]) -> Confusion | None:
     """The table, labels in the model's order and what stands in for a label after them."""
-    from sklearn.metrics import confusion_matrix
-
     if not len(gold):
         return None
-    marks = [mark.value for mark in Mark if mark.value in {*gold, *said}]
-    every = [*labels, *marks]
-    table = confusion_matrix(list(gold), list(said), labels=every)
-    lines = [i for i, name in enumerate(every) if name in labels or table[i].sum()]
-    columns = [i for i, name in enumerate(every) if name in labels or table[:, i].sum()]
+    table = Counter(zip(gold, said, strict=True))
+    marks = [mark.value for mark in Mark]
+    lines = [name for name in (*labels, *marks) if name in labels or name in gold]
+    columns = [name for name in (*labels, *marks) if name in labels or name in said]
     return Confusion(
-        gold=tuple(every[i] for i in lines),
-        predicted=tuple(every[i] for i in columns),
-        counts=tuple(tuple(int(table[i, j]) for j in columns) for i in lines),
+        gold=tuple(lines),
+        predicted=tuple(columns),
+        counts=tuple(tuple(table[line, column] for column in columns) for line in lines),
     )
 
 
