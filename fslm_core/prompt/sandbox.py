@@ -14,8 +14,9 @@ from contextvars import ContextVar
 from enum import Enum
 from typing import Any, cast
 
-from jinja2 import StrictUndefined, Undefined, nodes, pass_context
+from jinja2 import Environment, StrictUndefined, Undefined, nodes, pass_context
 from jinja2.exceptions import SecurityError, TemplateAssertionError
+from jinja2.meta import TrackingCodeGenerator
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 from pydantic import BaseModel
@@ -221,7 +222,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
     def __init__(self) -> None:
-        super().__init__(undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True)
+        super().__init__(
+            undefined=StrictUndefined,
+            autoescape=False,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            optimized=False,  # what is constant is worked out when it is rendered, and charged like all else
+        )
         self.globals.clear()
         own = {"join": _join, "replace": _replace}
         self.filters = {n: _charged(n, own.get(n, self.filters[n])) for n in FILTERS}
@@ -283,6 +290,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
         return _Instrument(_origins(tree)).visit(tree)  # type: ignore[no-any-return]
+
+
+def undeclared(tree: nodes.Template) -> frozenset[str]:
+    """The names a template uses and does not set itself, found without working out what is constant in it."""
+    finder = TrackingCodeGenerator(cast("Environment", tree.environment))
+    finder.optimizer = None
+    finder.visit(tree)
+    return frozenset(finder.undeclared_identifiers)
 
 
 class _Instrument(NodeTransformer):
@@ -393,4 +408,4 @@ def _named(node: nodes.Node) -> str | None:
     return node.name if isinstance(node, nodes.Name) else None
 
 
-__all__ = ["FILTERS", "MAX_TEXT", "METHODS", "Data", "Sandbox", "budgeted"]
+__all__ = ["FILTERS", "MAX_TEXT", "METHODS", "Data", "Sandbox", "budgeted", "undeclared"]

@@ -8,12 +8,12 @@ from itertools import groupby
 from typing import Any
 
 from jinja2 import Template as JinjaTemplate
-from jinja2 import TemplateError, meta, nodes
+from jinja2 import TemplateError, nodes
 from jinja2.exceptions import SecurityError, TemplateAssertionError, TemplateSyntaxError, UndefinedError
 from pydantic import BaseModel
 
 from ..errors import PromptError, shorten
-from .sandbox import FILTERS, MAX_TEXT, Data, Sandbox, budgeted
+from .sandbox import FILTERS, MAX_TEXT, Data, Sandbox, budgeted, undeclared
 from .spans import ROLES, Prompt, Role, Span
 
 _ALIEN = (
@@ -60,10 +60,10 @@ class Template:
         self.name = name
         environment = Sandbox()
         try:
-            with budgeted():  # what is constant is worked out now
-                tree = environment.parse(source)
-                self._refuse(tree)
-                self._compiled: JinjaTemplate = environment.from_string(source)
+            tree = environment.parse(source)
+            self._refuse(tree)
+            self._compiled: JinjaTemplate = environment.from_string(source)
+            self.variables: frozenset[str] = undeclared(tree)
         except TemplateAssertionError as error:
             raise PromptError(
                 f"the template uses what is not there: {error.message}",
@@ -77,10 +77,10 @@ class Template:
                 where=f"{name}, line {error.lineno}",
                 hint="mend that line",
             ) from None
-        except (TemplateError, RecursionError, MemoryError) as error:
-            raise PromptError(f"the template cannot be used: {error}", where=name, hint="write it simpler") from None
+        except _TOO_MUCH as error:
+            what = f"the template cannot be used: {shorten(_reason(error))}"
+            raise PromptError(what, where=name, hint="write it simpler") from None
         self.blocks: frozenset[str] = frozenset(self._compiled.blocks)
-        self.variables: frozenset[str] = frozenset(meta.find_undeclared_variables(tree))
         self.static_texts: tuple[str, ...] = tuple(data.data for data in tree.find_all(nodes.TemplateData))
         self._constants = frozenset(self.static_texts)
 
@@ -230,12 +230,12 @@ class Expression:
     def __init__(self, source: str) -> None:
         self.source = source
         try:
-            with budgeted():
-                self._compiled = Sandbox().compile_expression(source, undefined_to_none=False)
-                tree = Sandbox().parse("{% if " + source + " %}{% endif %}")
+            self._compiled = Sandbox().compile_expression(source, undefined_to_none=False)
+            tree = Sandbox().parse("{% if " + source + " %}{% endif %}")
             gets = list(tree.find_all(nodes.Getattr))
             items = [n for n in tree.find_all(nodes.Getitem) if isinstance(n.arg, nodes.Const)]
             named = [n.name for n in tree.find_all(nodes.Name)] + [n.attr for n in gets]
+            self.names = undeclared(tree)
         except _TOO_MUCH as error:
             raise PromptError(
                 f"the expression does not parse: {shorten(_reason(error))}",
@@ -250,7 +250,6 @@ class Expression:
                 found=source,
                 hint="use names without an underscore at their front",
             )
-        self.names = frozenset(meta.find_undeclared_variables(tree))
         reached = [(n.node, n.attr) for n in gets] + [(n.node, n.arg.value) for n in items]  # type: ignore[attr-defined]
         self.attributes = frozenset((node.name, str(attr)) for node, attr in reached if isinstance(node, nodes.Name))
 
