@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from ..errors import CheckError, FslmError, StageFailedError, shorten
 from ..stack import Stack
-from ..store import ContentMode, bare_error, marks_of, sensitive_fields, spelt
+from ..store import ContentMode, bare_error, kind_of, marks_of, sensitive_fields, spelt
 
 _HINT = "its text is withheld, for it may quote a sensitive field; it is shown where trace.content is 'full'"
 
@@ -57,7 +57,7 @@ def _plain_kind(kind: type[FslmError]) -> type[FslmError]:
 def _kinds(error: StageFailedError, stack: Stack[Any, Any]) -> str:
     """What was wrong, by field, as far as models spell the fields."""
     models = [stack.output, *(model for step in stack.steps for model in (step.stage.input, step.stage.output))]
-    named = [(p.kind, max((spelt(p.field, m) or "" for m in models), key=len)) for p in error.problems]
+    named = [(kind_of(p), max((spelt(p.field, m) or "" for m in models), key=len)) for p in error.problems]
     return "; ".join(f"{field}: {kind}" if field else kind for kind, field in named)
 
 

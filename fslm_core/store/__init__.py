@@ -15,7 +15,7 @@ from .keep import ContentMode
 from .marks import marks_of, unmarked
 from .privacy import sensitive_fields
 from .recorder import OnFailure, Recorder
-from .redact import Redactor, bare_error, spelt
+from .redact import Redactor, bare_error, kind_of, spelt
 from .rows import RunRow, StoredAttempt, StoredContent, StoredNode, StoredRun, StoredSpan
 from .store import TraceStore
 
@@ -33,6 +33,7 @@ __all__ = [
     "StoredSpan",
     "TraceStore",
     "bare_error",
+    "kind_of",
     "marks_of",
     "sensitive_fields",
     "spelt",

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from ..errors import FslmError
 from ..events import AttemptFailed
-from ..message import Attempt, Marks, Message, Origin, TokenTrace
+from ..message import Attempt, Marks, Message, Origin, Problem, TokenTrace
 from ..prompt import REDACTED, Prompt, Span
 from ..schema import dumps, plain_data, schema_id_of
 from .privacy import Key, blank, names_of, sensitive_fields
@@ -84,7 +84,7 @@ class Keeper:
         return KeptAttempt(
             None if attempt.prompt is None else _spans(attempt.prompt),
             attempt.raw,
-            [problem_as(p, p.text, p.field) for p in attempt.problems],
+            [{name: getattr(p, name) for name in Problem.__slots__} for p in attempt.problems],
             None if attempt.tokens is None else _tokens(attempt.tokens, text=True),
         )
 

@@ -75,7 +75,7 @@ def _inside(stage: Stage[Any, Any], given: set[str], made: set[str]) -> None:
             made.add(field)
         elif _covers(made, field):
             given.add(path)
-    if any(_may_hold_more(stage.output, mark) for mark in made):
+    if any(_may_hold_more(stage.output, mark) for mark in made if mark.partition(".")[0] not in stage.narrow):
         given |= set(_open_fields(stage.input, given))
 
 

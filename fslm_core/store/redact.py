@@ -110,6 +110,7 @@ class Redactor:
 
 _NOTHING = Marks({}, {})
 _VALUES = ("enum", "const")
+_KINDS = frozenset({"json", "schema", "validator", "length", "refused", "tool"})
 
 
 def bare_error(error: FslmError) -> dict[str, Any]:
@@ -119,8 +120,13 @@ def bare_error(error: FslmError) -> dict[str, Any]:
 
 
 def problem_as(problem: Problem, text: str, field: str | None) -> dict[str, Any]:
-    """A problem as JSON data, with this text and field in place of its own."""
-    return {"kind": problem.kind, "text": text, "field": field, "source": problem.source}
+    """A problem as JSON data, with this text and field in place of its own, and a kind that is one of ours."""
+    return {"kind": kind_of(problem), "text": text, "field": field, "source": problem.source}
+
+
+def kind_of(problem: Problem) -> str:
+    """The problem's kind, or ``refused`` where it is a word of a plugin's own."""
+    return problem.kind if problem.kind in _KINDS else "refused"
 
 
 def spelt(field: str | None, model: type[BaseModel] | None) -> str | None:
@@ -136,4 +142,4 @@ def _leading(parts: list[str], names: frozenset[str]) -> Iterator[str]:
         yield part
 
 
-__all__ = ["Redactor", "bare_error", "problem_as", "spelt"]
+__all__ = ["Redactor", "bare_error", "kind_of", "problem_as", "spelt"]
