@@ -6,9 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ..errors import CheckError, FslmError, StageFailedError, shorten
+from ..errors import CheckError, FslmError, InputError, StageFailedError, shorten
 from ..stack import Stack
 from ..store import ContentMode, bare_error, kind_of, marks_of, sensitive_fields, spelt
+from .walk import read_input
 
 _HINT = "its text is withheld, for it may quote a sensitive field; it is shown where trace.content is 'full'"
 
@@ -22,6 +23,25 @@ def withholds(stack: Stack[Any, Any], content: ContentMode) -> bool:
     except CheckError:
         models: tuple[type[BaseModel], ...] = (stack.input, stack.output)
         return any(map(sensitive_fields, models))
+
+
+def read_quietly(stack: Stack[Any, Any], value: object, content: ContentMode) -> Any:
+    """As :func:`read_input`, with an error that quotes nothing where this stack's errors may not.
+
+    Raises:
+        InputError: the input does not fit.
+    """
+    try:
+        return read_input(stack, value)
+    except InputError:
+        if not withholds(stack, content):
+            raise
+    try:
+        return read_input(stack, value, quotes=False)
+    except InputError as error:
+        refused = error
+    refused.__context__ = None  # what pydantic raised quotes the value
+    raise refused
 
 
 def withheld(error: FslmError, stack: Stack[Any, Any], *, where: str | None = None) -> FslmError:
@@ -61,4 +81,4 @@ def _kinds(error: StageFailedError, stack: Stack[Any, Any]) -> str:
     return "; ".join(f"{field}: {kind}" if field else kind for kind, field in named)
 
 
-__all__ = ["withheld", "withholds"]
+__all__ = ["read_quietly", "withheld", "withholds"]

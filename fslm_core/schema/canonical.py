@@ -85,7 +85,8 @@ def plain_data(instance: BaseModel) -> dict[str, Any]:
     """
     names = set(type(instance).model_fields)
     try:
-        return instance.model_dump(mode="json", include=names, by_alias=False)
+        # What does not fit its field is for validation to tell; a warning of pydantic would quote the value.
+        return instance.model_dump(mode="json", include=names, by_alias=False, warnings=False)
     except (PydanticSerializationError, UnicodeError) as error:
         raise SchemaError(
             f"a value cannot be written as JSON: {error}",
