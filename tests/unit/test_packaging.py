@@ -1,4 +1,4 @@
-"""What the metadata promises, constraints.txt pins and `fslm doctor` looks for agree."""
+"""What the metadata promises, what the constraints pin and what tox runs agree."""
 
 from __future__ import annotations
 
@@ -6,29 +6,43 @@ import ast
 import re
 import sys
 import tomllib
+from configparser import ConfigParser
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
-from fslm_core.cli.doctor import _EXTRAS
+from fslm_core.cli import checkup
 
 ROOT = Path(__file__).parents[2]
 PROJECTS = [ROOT / "pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml"))]
 
 
-def required(path: Path) -> list[Requirement]:
+def required(path: Path, extra: str | None = None) -> list[Requirement]:
+    """Everything the metadata asks for, or what one extra asks for."""
     project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
-    extras = project.get("optional-dependencies", {}).values()
-    return [Requirement(text) for texts in (project.get("dependencies", []), *extras) for text in texts]
+    extras = project.get("optional-dependencies", {})
+    texts = (project.get("dependencies", []), *extras.values()) if extra is None else (extras[extra],)
+    return [Requirement(text) for part in texts for text in part]
 
 
-def pinned() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+def pinned(file: str = "constraints.txt") -> dict[str, str]:
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
     pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
     return {canonicalize_name(name): version for name, version in pairs}
+
+
+def tox() -> ConfigParser:
+    parser = ConfigParser(interpolation=None)
+    parser.read(ROOT / "tox.ini", encoding="utf-8")
+    return parser
+
+
+def lower_bound(requirement: Requirement) -> str:
+    return next(s.version for s in requirement.specifier if s.operator == ">=")
 
 
 @pytest.mark.parametrize("path", PROJECTS, ids=lambda path: path.parent.name)
@@ -66,10 +80,35 @@ def test_every_range_has_an_upper_bound() -> None:
                 assert "<" in {s.operator for s in requirement.specifier}, str(requirement)
 
 
-def test_doctor_looks_for_what_the_extras_bring() -> None:
-    extras = tomllib.loads(PROJECTS[0].read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    for extra, names in _EXTRAS.items():
-        assert set(names) <= {re.split(r"[^\w-]", text)[0] for text in extras[extra]}
+def test_the_lower_bounds_that_are_run_are_those_of_the_metadata() -> None:
+    project = tomllib.loads(PROJECTS[0].read_text(encoding="utf-8"))["project"]
+    extras = {name: texts for name, texts in project["optional-dependencies"].items() if name != "dev"}
+    promised = [Requirement(text) for texts in (project["dependencies"], *extras.values()) for text in texts]
+    lowest = {canonicalize_name(r.name): Version(lower_bound(r)) for r in promised if r.name != "fslm-core"}
+    run = {name: Version(version) for name, version in pinned("constraints-lowest.txt").items()}
+    assert {name: run.get(name) for name in lowest} == lowest
+    assert f"fslm-core[{','.join(sorted(extras))}]" in tox()["testenv:lowest-torch"]["commands_pre"]
+
+
+def test_the_classifiers_are_the_pythons_that_tox_runs() -> None:
+    environments = tox()["tox"]["env_list"]
+    (without_torch,) = re.findall(r"py\{([\d,]+)\}-no-torch", environments)
+    run = {f"{tag[0]}.{tag[1:]}" for tag in without_torch.split(",")}
+    assert set(checkup.tested_pythons()) == run
+    assert checkup.tested_systems() == ["Linux"]
+    for path in PROJECTS[1:]:
+        classifiers = tomllib.loads(path.read_text(encoding="utf-8"))["project"]["classifiers"]
+        assert {c.rpartition(" ")[2] for c in classifiers if re.search(r":: 3\.\d+$", c)} <= run, path
+
+
+def test_what_tox_installs_is_pinned_and_the_extra_dev_brings_it() -> None:
+    dev = {canonicalize_name(r.name) for r in required(PROJECTS[0], "dev")}
+    parser = tox()
+    for section in parser.sections():
+        for line in parser[section].get("deps", "").split("\n"):
+            if line and not line.startswith("-c"):
+                name = canonicalize_name(Requirement(line).name)
+                assert name in dev and name in pinned(), f"{section}: {name}"
 
 
 def test_the_command_is_installed() -> None:
