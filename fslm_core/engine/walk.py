@@ -66,7 +66,8 @@ class Walk:
                     before = [tasks[name] for name in self.prepared.stack.wiring.needs(step.name)]
                     tasks[step.name] = group.create_task(self._step(step, before))
         except BaseExceptionGroup as failed:
-            raise _first(failed) from None
+            first = _first(failed)
+            raise first from first.__cause__
         return self._output()
 
     async def _step(self, step: Step, before: list[asyncio.Task[None]]) -> None:
