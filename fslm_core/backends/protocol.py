@@ -7,7 +7,7 @@ engine needs to say about the work is in :class:`Request`; what a backend can do
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -156,6 +156,8 @@ class Capabilities:
     sampling: bool = True
     weights: bool = True
     """True where the backend reads a local checkpoint folder (``ModelRef.path`` must be set)."""
+    require: Callable[[], None] | None = None
+    """Raises MissingExtraError where a package that it needs is not installed; asked before a checkpoint is fetched."""
 
 
 @runtime_checkable

@@ -24,7 +24,13 @@ from ..settings import user_file
 from .session import Session
 
 DISTRIBUTION = "fslm-core"
-PURPOSES = {"torch": "run stages with a model in this process", "train": "train a stage"}
+PURPOSES = {
+    "data": "read spreadsheets",
+    "eval": "score a stack",
+    "otel": "send metrics to OpenTelemetry",
+    "torch": "run stages with a model in this process",
+    "train": "train a stage",
+}
 """What an extra is needed for."""
 _FLAGS = {
     "amx_tile": "AMX",
@@ -147,9 +153,13 @@ def versions(backend: str = "torch") -> Section:
     if own is None:
         yield Finding("fslm-core is not installed: its ranges are not known", f"python -m pip install {DISTRIBUTION}")
         return
+    told: set[str] = set()
     for extra, requirements in requirements_by_extra().items():
         absent = [r.name for r in requirements if _version(r.name) is None]
         for requirement in requirements:
+            if requirement.name in told:
+                continue
+            told.add(requirement.name)
             found = _version(requirement.name)
             yield requirement.name, found or "not installed"
             if found and not requirement.specifier.contains(found, prereleases=True):
@@ -175,9 +185,8 @@ def requirements_by_extra() -> dict[str, list[Requirement]]:
     extras = metadata(DISTRIBUTION).get_all("Provides-Extra", [])
     found = {"": [r for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})]}
     for extra in extras:
-        known = {r.name for requirements in found.values() for r in requirements} | {DISTRIBUTION}
         if extra != "dev":
-            found[extra] = [r for r in wanted if r.name not in known and _belongs(r, extra)]
+            found[extra] = [r for r in wanted if r not in found[""] and r.name != DISTRIBUTION and _belongs(r, extra)]
     return found
 
 

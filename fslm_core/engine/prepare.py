@@ -43,6 +43,7 @@ class Preparer:
 
         Raises:
             CheckError: the stack was refused.
+            MissingExtraError: its models need packages that are not installed.
             CheckpointError, AdapterError: its models cannot be had or loaded.
         """
         if stack not in self._ready:
@@ -69,7 +70,10 @@ class Preparer:
             log.warning("stack %s: %s", stack.name, warning)
         models = {s.name: s.model for s in report.steps}
         bases = {}
-        if self._backend.capabilities.weights:
+        offers = self._backend.capabilities
+        if offers.require is not None and any(models.values()):
+            offers.require()  # before a checkpoint is fetched for nothing
+        if offers.weights:
             for model in filter(None, models.values()):
                 bases[model.checkpoint.name] = await in_thread(self._resolve, model)
         self._recheck(stack, models, bases)

@@ -61,7 +61,7 @@ class TorchBackend:
     @property
     def capabilities(self) -> Capabilities:
         """Everything, with as many outputs of one request as fit in a batch."""
-        return Capabilities(n=self._settings.max_batch)
+        return Capabilities(n=self._settings.max_batch, require=require)
 
     async def warm(self, models: Sequence[ModelRef]) -> Sequence[str]:
         """Load ``models`` with their adapters and run one small forward on each."""
