@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -67,7 +68,7 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
         raise StoreError(
             "a folder stands where the trace database should be", where=str(path), hint="set trace.path to a file"
         )
-    with translated(path), inside:
+    with translated(path), understood(path), inside:
         if readonly:
             return _reader(path)
         _touch(path)
@@ -89,6 +90,16 @@ def translated(path: Path) -> Iterator[None]:
         raise explained(error, path) from error
 
 
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Turn what comes of rows that nobody wrote so into a :class:`StoreError`: bytes of the file were changed."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, zlib.error) as error:
+        what, hint = _MEANINGS[sqlite3.SQLITE_CORRUPT]
+        raise StoreError(what, where=str(path), found=f"{type(error).__name__}: {error}", hint=hint) from error
+
+
 def explained(error: Exception, path: Path) -> StoreError:
     """The :class:`StoreError` for what sqlite or the file system raised."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
@@ -100,6 +111,10 @@ def explained(error: Exception, path: Path) -> StoreError:
     return StoreError(what, where=str(path), hint=hint)
 
 
+_ELSEWHERE = (
+    "set FSLM_DATA_DIR (or trace.path) to a place that can be written, "
+    "or trace.on_failure = 'continue' to run without a trace"
+)
 _MEANINGS = {
     sqlite3.SQLITE_BUSY: (
         f"another process has locked the trace database for more than {BUSY_SECONDS:g} seconds",
@@ -111,11 +126,11 @@ _MEANINGS = {
     ),
     sqlite3.SQLITE_READONLY: (
         "the trace database cannot be written",
-        "give yourself write access to the file and its folder, or set trace.path",
+        f"give yourself write access to the file and its folder, or {_ELSEWHERE}",
     ),
     sqlite3.SQLITE_CANTOPEN: (
         "the trace database cannot be opened",
-        "see that its folder can be made and is yours, or set trace.path",
+        f"see that its folder can be made and is yours, or {_ELSEWHERE}",
     ),
     sqlite3.SQLITE_CORRUPT: ("the trace database is damaged", "move the file away; a new one is made at the next run"),
     sqlite3.SQLITE_NOTADB: ("the file is not a database", "set trace.path to another file, or move this one away"),
@@ -194,6 +209,12 @@ def _recognise(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(
             "the file is a database, but not a trace of fslm", where=str(path), hint="set trace.path to another file"
         )
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE type IN ('view', 'trigger') LIMIT 1").fetchone():
+        raise StoreError(
+            "the trace database holds a program of its own, a view or a trigger, which none of fslm's does",
+            where=str(path),
+            hint="do not use it, or ask whoever gave it to you; a new one is made at the next run elsewhere",
+        )
     if version > VERSION:
         raise StoreError(
             "the trace database was written by a newer fslm",
@@ -229,4 +250,13 @@ def transaction(connection: sqlite3.Connection, *, write: bool = True) -> Iterat
             raise
 
 
-__all__ = ["APPLICATION_ID", "BUSY_SECONDS", "VERSION", "connect", "explained", "transaction", "translated"]
+__all__ = [
+    "APPLICATION_ID",
+    "BUSY_SECONDS",
+    "VERSION",
+    "connect",
+    "explained",
+    "transaction",
+    "translated",
+    "understood",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from ..message import Problem, TokenTrace, Usage
 from ..prompt import Prompt, Role, Span
@@ -147,11 +147,11 @@ def read_row(row: sqlite3.Row) -> RunRow:
         id=row["id"],
         stack=row["stack"],
         status="interrupted" if lost else row["status"],
-        started=row["started"],
-        ended=row["ended"],
-        seconds=row["seconds"],
+        started=float(row["started"]),
+        ended=_number(row["ended"]),
+        seconds=_number(row["seconds"]),
         seed=int(row["seed"] or 0),
-        content=row["content"],
+        content=_kind(row["content"]),
         backend=row["backend"],
         engine=row["engine"],
         error=_json(row["error"]),
@@ -176,7 +176,9 @@ def read_content(connection: sqlite3.Connection, content_id: str | None) -> Stor
     row = connection.execute("SELECT * FROM contents WHERE id = ?", (content_id,)).fetchone()
     if row is None:
         return None
-    return StoredContent(row["id"], row["schema_id"], row["model"], row["kind"], _text(row["json"]) or "null")
+    content = StoredContent(row["id"], row["schema_id"], row["model"], _kind(row["kind"]), _text(row["json"]) or "null")
+    json.loads(content.json)  # damage is told here, where it is known what was read
+    return content
 
 
 def _node(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredNode:
@@ -210,8 +212,8 @@ def _node(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredNode:
         usage=usage,
         confidence=_json(row["confidence"]),
         narrowed=_json(row["narrowed"]),
-        started=row["started"],
-        seconds=usage.seconds if row["status"] == "failed" else row["seconds"],
+        started=_number(row["started"]),
+        seconds=usage.seconds if row["status"] == "failed" else _number(row["seconds"]),
         attempts=tries,
     )
 
@@ -240,6 +242,16 @@ def _tokens(blob: bytes) -> TokenTrace:
         logprobs=None if logprobs is None else tuple(logprobs),
         forced=tuple(mark == "1" for mark in data["forced"]),
     )
+
+
+def _kind(value: Any) -> ContentMode:
+    if value not in get_args(ContentMode):
+        raise ValueError(f"no such kind of content: {value!r}")
+    return value  # type: ignore[no-any-return]
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _usage(text: str | None) -> Usage:

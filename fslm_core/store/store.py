@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..errors import StoreError, UnknownNameError, UsageError
-from .database import connect, transaction, translated
+from .database import connect, transaction, translated, understood
 from .encode import Encoder
 from .forget import PATIENCE_SECONDS, Forgotten, forget, pending, select
 from .keep import ContentMode
@@ -20,6 +20,7 @@ from .owner import is_gone, this_writer
 from .privacy import Key
 from .recorder import OnFailure, Recorder
 from .rows import RunRow, StoredContent, StoredRun, read_content, read_row, read_run
+from .typed import typed_row, typed_run
 
 LAST = "last"
 _NEAR = 5
@@ -76,7 +77,7 @@ class TraceStore:
         connection = connect(place, readonly=readonly)
         if not readonly:
             try:
-                with translated(place):
+                with translated(place), understood(place):
                     _mark_interrupted(connection)
             except BaseException:
                 connection.close()
@@ -113,7 +114,7 @@ class TraceStore:
             for row in connection.execute(sql, {"stack": stack}):
                 if len(found) >= limit:
                     break
-                run = read_row(row)
+                run = typed_row(read_row(row))
                 if status in (None, run.status):
                     found.append(run)
         return found
@@ -126,7 +127,7 @@ class TraceStore:
             StoreError: the database cannot be read.
         """
         with self._reading() as connection:
-            return read_run(connection, _find(connection, name))
+            return typed_run(read_run(connection, _find(connection, name)))
 
     def content(self, content_id: str) -> StoredContent:
         """One message's content by its id.
@@ -233,11 +234,13 @@ class TraceStore:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, translated(self.path), transaction(self._reader, write=False):
+        with self._lock, translated(self.path), understood(self.path), transaction(self._reader, write=False):
             yield self._reader
 
 
 def _find(connection: sqlite3.Connection, name: str) -> sqlite3.Row:
+    if not name.isprintable():  # no id is so, and what is no Unicode cannot be asked for at all
+        raise UnknownNameError(f"there is no run named {name[:80]!r}", hint="see `fslm trace list`")
     if name == LAST:
         found = connection.execute("SELECT * FROM runs ORDER BY started DESC, id DESC LIMIT 1").fetchall()
     else:
