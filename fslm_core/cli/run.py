@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
-from ..engine.walk import read_input
-from ..errors import RunFailed
+from ..engine.withhold import read_quietly, withheld, withholds
+from ..errors import InputError, RunFailed
 from ..schema import plain_data
 from ..stack import Stack
 from . import inputs, screen
 from .session import Session, opened, session_of
+
+if TYPE_CHECKING:
+    from ..engine import Engine
 
 app = typer.Typer(add_completion=False)
 
@@ -41,30 +45,37 @@ def run(
     session = session_of(ctx)
     found = session.host.stack(stack)
     given, where = inputs.typed_or_piped(text)
-    value = inputs.read(found.input, given, as_json=as_json, where=where)
+    content = session.settings.trace.content or "full"
+    try:
+        value = inputs.read(found.input, given, as_json=as_json, where=where)
+    except InputError as error:
+        if withholds(found, content):
+            raise withheld(error, found, where=where) from None
+        raise
     if not as_json and _looks_like_json(given, found):
         screen.say("note: the input was taken as text; pass --json if it is a JSON object")
-    _run(session, found, value, seed, timeout)
+    checked = read_quietly(found, value, content)  # before a weight is loaded
+    _run(session, found, checked, seed, timeout)
 
 
-def _run(session: Session, stack: Stack[Any, Any], value: dict[str, Any], seed: int, timeout: float | None) -> None:
-    checked = read_input(stack, value)  # before a weight is loaded
+def _run(session: Session, stack: Stack[Any, Any], checked: BaseModel, seed: int, timeout: float | None) -> None:
     with opened(session, stack, max_in_flight=1) as engine:
         try:
             run = engine.run(stack, checked, seed=seed, timeout=timeout)
         except RunFailed as failed:
             screen.show_error(failed)
-            _hint(failed.run.id)
+            _hint(engine, failed.run.id)
             raise typer.Exit(failed.exit_code) from None
         except KeyboardInterrupt:
-            _hint("last")
+            _hint(engine, "last")
             raise
         screen.result(screen.as_json(plain_data(run.output)))
-        _hint(run.id)
+        _hint(engine, run.id)
 
 
-def _hint(run: str) -> None:
-    screen.say(f"trace: fslm trace show {run}")
+def _hint(engine: Engine, run: str) -> None:
+    if engine.traced:
+        screen.say(f"trace: fslm trace show {run}")
 
 
 def _looks_like_json(text: str, stack: Stack[Any, Any]) -> bool:

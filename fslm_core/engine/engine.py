@@ -50,6 +50,8 @@ class Engine:
         progress: told of downloads and conversions.
         observers: functions that are called with every :data:`~fslm_core.events.Event`, beside those of plugins: on one
             thread of their own behind a bounded queue, so that none of them can slow or break a run.
+        wait: whether opening waits until ``stacks`` are warm. With False the engine is open at once, for a service that
+            should answer health checks meanwhile; :attr:`ready` says when it is warm, or why it will not be.
 
     >>> from fslm_core import Engine                                    # doctest: +SKIP
     >>> with Engine(stacks=["support"]) as engine:                      # doctest: +SKIP
@@ -72,6 +74,7 @@ class Engine:
         strict: bool = False,
         progress: Progress | None = None,
         observers: Sequence[Observer] = (),
+        wait: bool = True,
     ) -> None:
         chosen = settings or default()
         if threads is not None:
@@ -94,7 +97,9 @@ class Engine:
         self._strict = strict
         self._progress = progress
         self._observers = tuple(observers)
+        self._wait = wait
         self._opened: Works | None = None
+        self._records_lost = 0
         self._closed = False
 
     # -- opening and closing ------------------------------------------------------------------------------------
@@ -102,7 +107,10 @@ class Engine:
     def __enter__(self) -> Self:
         works = self._open()
         try:
-            works.loop.wait(works.warm(self._stacks))
+            if self._wait:
+                works.loop.wait(works.warm(self._stacks))
+            else:
+                works.warm_behind(self._stacks)
         except BaseException:
             self.close()
             raise
@@ -111,7 +119,10 @@ class Engine:
     async def __aenter__(self) -> Self:
         works = self._open()
         try:
-            await asyncio.wrap_future(works.loop.submit(works.warm(self._stacks)))
+            if self._wait:
+                await asyncio.wrap_future(works.loop.submit(works.warm(self._stacks)))
+            else:
+                works.warm_behind(self._stacks)
         except BaseException:
             await self.aclose()
             raise
@@ -167,11 +178,26 @@ class Engine:
 
         Raises:
             EngineStateError: it was opened before this process was forked, and will never be ready here.
+            FslmError: with ``wait=False``, what kept it from getting warm.
         """
         if self._opened is None:
             return False
         self._opened.loop.refuse_fork()
-        return self._opened.ready
+        return self._opened.is_ready()
+
+    @property
+    def records_lost(self) -> int:
+        """Events that could not be written to the trace since the engine was opened; it can be asked when closed too.
+
+        Under ``trace.on_failure = "continue"`` the runs went on without them, and observers saw a ``RecordsLost``.
+        """
+        return self._records_lost if self._opened is None else self._opened.records_lost
+
+    @property
+    def traced(self) -> bool:
+        """Whether it is open and keeps a trace: False with ``trace=False``, and where ``trace.on_failure`` is
+        ``continue`` and the trace could not be opened."""
+        return self._opened is not None and self._opened.traced
 
     def close(self) -> None:
         """Cancel what is in flight, record it, and give everything back. Idempotent.
@@ -188,7 +214,10 @@ class Engine:
             works.loop.refuse_own_thread()
         self._opened, self._closed = None, True
         if works is not None:
-            works.close()
+            try:
+                works.close()
+            finally:
+                self._records_lost = works.records_lost
 
     async def aclose(self) -> None:
         """As :meth:`close`, from an event loop."""

@@ -6,12 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from concurrent.futures import Future
 from contextlib import aclosing
 from typing import Any
 
 from ..backends.protocol import Backend
 from ..checkpoints import Progress
-from ..errors import EngineBusy, EngineStateError, FslmError, InputError, RunFailed, StoreError, UsageError
+from ..errors import EngineBusy, EngineStateError, FslmError, RunFailed, StoreError, UsageError
 from ..events import Event, RunRefused
 from ..plugins import PluginHost
 from ..settings import Settings
@@ -24,8 +25,8 @@ from .passage import Listener, Passage, Rooms
 from .prepare import Preparer
 from .run import Outcome, Run, new_run_id
 from .tools import ToolRunner
-from .walk import Prepared, read_input
-from .withhold import withholds
+from .walk import Prepared
+from .withhold import read_quietly
 
 AnyStack = Stack[Any, Any] | str
 
@@ -59,7 +60,8 @@ class Works:
         max_in_flight: int,
     ) -> None:
         self.backend = backend
-        self.ready = False
+        self._ready = False
+        self._warming: Future[None] | None = None
         self._host = host
         self._max_in_flight = max_in_flight
         told = [*host.observers, *named(observers)]
@@ -75,7 +77,21 @@ class Works:
         """Make ``stacks`` ready to run; the engine is ready after it."""
         for stack in stacks:
             await self.prepare(stack)
-        self.ready = True
+        self._ready = True
+
+    def warm_behind(self, stacks: Sequence[AnyStack]) -> None:
+        """Begin to :meth:`warm`; :meth:`is_ready` says how it went."""
+        self._warming = self.loop.submit(self.warm(stacks))
+
+    def is_ready(self) -> bool:
+        """Whether everything is warm.
+
+        Raises:
+            FslmError: what kept it from getting warm.
+        """
+        if self._warming is not None and self._warming.done() and (error := self._warming.exception()):
+            raise error.with_traceback(None)  # asked every second, one error must not grow
+        return self._ready
 
     async def prepare(self, stack: AnyStack) -> Prepared:
         """Check a stack and load its models, unless that was done."""
@@ -88,7 +104,7 @@ class Works:
             EngineStateError: asked by a run of this engine, which would wait for itself.
         """
         self.loop.refuse_own_thread()
-        self.ready = False
+        self._ready = False
         try:
             self.loop.submit(self._end()).result()
         finally:
@@ -96,6 +112,16 @@ class Works:
             self.rooms.close()
             if self._store is not None:
                 self._store.close()
+
+    @property
+    def records_lost(self) -> int:
+        """Events that could not be written to the trace."""
+        return 0 if self.rooms.recorder is None else self.rooms.recorder.lost
+
+    @property
+    def traced(self) -> bool:
+        """Whether there is a trace to write to."""
+        return self._store is not None
 
     async def _end(self) -> None:
         for task in list(self._at_work):
@@ -128,20 +154,12 @@ class Works:
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
         found = find(self._host, stack)
-        checked = self._read(found, value)
+        checked = read_quietly(found, value, self.rooms.content)
         prepared = await self._preparer.prepare(found)
         if not waits and self._slots.locked():
             raise self._refused(found)
         async with self._slots:
             return await Passage(self.rooms, prepared, checked, seed, timeout, listener).go()
-
-    def _read(self, stack: Stack[Any, Any], value: Any) -> Any:
-        try:
-            return read_input(stack, value)
-        except InputError:
-            if not withholds(stack, self.rooms.content):
-                raise
-        return read_input(stack, value, quotes=False)  # raises; here no other exception stands behind it
 
     def _refused(self, stack: Stack[Any, Any]) -> EngineBusy:
         self.rooms.observers.tell(RunRefused(new_run_id(), stack.name, time.time(), self.rooms.load.in_flight))

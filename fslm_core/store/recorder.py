@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import sqlite3
 import threading
+import time
 from concurrent.futures import Future
 from copy import copy
 from dataclasses import dataclass, replace
@@ -21,6 +23,8 @@ from .encode import Encoder, Statement
 OnFailure = Literal["fail", "continue"]
 _LINGER_SECONDS = 0.25
 """How long a record that nobody waits for may wait for company."""
+_QUIET_SECONDS = 60.0
+"""For so long after a loss was told the beginning of another is not."""
 _SHARED_FAULTS = (sqlite3.OperationalError, OSError)
 """What is wrong with the file, not with one record in the group."""
 
@@ -51,8 +55,9 @@ class Recorder:
     is there at the latest when the end is. Records that wait at the same time share one commit.
 
     Where a record cannot be written, ``on_failure`` decides. ``fail``: whoever records next for that run gets a
-    StoreError, and a run that lost a record is never stored as succeeded. ``continue``: the loss is counted in
-    :attr:`lost`, logged once, and the run goes on.
+    StoreError, and a run that lost a record is never stored as succeeded. ``continue``: the run goes on; the loss is
+    counted in :attr:`lost` and logged when it begins (once a minute at most), when records are written again, and with
+    the whole count when the recorder is closed.
 
     Attributes:
         lost: events that could not be written.
@@ -75,6 +80,9 @@ class Recorder:
         self._urgent = False
         self._closing = False
         self._damaged: dict[str, StoreError] = {}
+        self._counting = threading.Lock()
+        self._losing_since: int | None = None
+        self._told_at = -math.inf
         self._thread = threading.Thread(target=self._work, name="fslm-store", daemon=True)
         self._thread.start()
 
@@ -186,6 +194,7 @@ class Recorder:
                     self._connection.execute(sql, values)
         self.commits += 1
         self.records += len(writing)
+        self._recovered()
 
     def _may_go(self, entry: _Entry) -> bool:
         """What still comes of a run that lost a record is dropped, and its success is written as a failure."""
@@ -220,11 +229,25 @@ class Recorder:
             entry.done()
 
     def _lose(self, count: int, fault: StoreError) -> None:
-        if self.lost == 0 and self._on_failure == "continue":
-            log.warning("the trace is incomplete from here on: %s", fault)
-        self.lost += count
+        """Count a loss, and tell of it where nobody is told by an error."""
+        now = time.monotonic()
+        with self._counting:
+            before, self.lost = self.lost, self.lost + count
+            if self._on_failure == "fail" or self._losing_since is not None or now < self._told_at + _QUIET_SECONDS:
+                return
+            self._losing_since, self._told_at = before, now
+        log.warning("the trace is incomplete from here on, and runs go on without it: %s: %s", fault.where, fault.what)
+
+    def _recovered(self) -> None:
+        with self._counting:
+            if self._losing_since is None:
+                return
+            lost, self._losing_since = self.lost - self._losing_since, None
+        log.warning("the trace is written again; lost in between: %s", _records(lost))
 
     def _end(self) -> None:
+        if self.lost and self._on_failure == "continue":
+            log.warning("the trace is closed; it lacks %s", _records(self.lost))
         try:
             with transaction(self._connection):
                 self._connection.execute(
@@ -234,6 +257,10 @@ class Recorder:
             log.warning("unfinished runs could not be marked: %s", explained(error, self._path))
         finally:
             self._connection.close()
+
+
+def _records(count: int) -> str:
+    return "1 record" if count == 1 else f"{count:,} records"
 
 
 def _waiter() -> Future[None]:

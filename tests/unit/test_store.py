@@ -390,8 +390,17 @@ def test_a_full_disk_is_counted_and_told_once_when_the_run_may_go_on(
             recorder.record_sync(finished("R1"))
         assert recorder.lost == 3
         assert store.run("R1").row.status == "succeeded" and store.run("R1").nodes == ()
-        assert [record.levelname for record in caplog.records] == ["WARNING"]
-        assert "the disk is full" in caplog.text
+        assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+        assert "incomplete from here on, and runs go on without it" in caplog.records[0].getMessage()
+        assert "the disk is full" in caplog.records[0].getMessage()
+        assert caplog.records[1].getMessage() == "the trace is written again; lost in between: 3 records"
+        for run in ("R2", "R3"):  # a disk that is full again and again is not told of again and again
+            recorder.record_sync(emitted(run, attempt(raw="y" * 60_000)))
+            recorder.flush()
+            recorder.record_sync(finished(run))
+        assert recorder.lost == 5 and len(caplog.records) == 2
+        caplog.set_level(logging.WARNING, "fslm.store")
+    assert caplog.records[-1].getMessage() == "the trace is closed; it lacks 5 records"
 
 
 def test_a_run_whose_beginning_was_lost_still_ends_readable(store: TraceStore) -> None:
