@@ -18,6 +18,7 @@ from ..evaluate.gold import RowProblem
 from ..evaluate.render import ranged, signed
 from ..evaluate.writing import may_write
 from ..stack import Stack
+from ..store import marks_of
 from . import screen
 from .progress import RowBar
 from .session import content_of, opened, session_of
@@ -36,7 +37,11 @@ def evaluate_stack(
     ],
     mapping: Annotated[
         list[str] | None,
-        typer.Option("--map", metavar="FIELD=COLUMN", help="The column that fills a field, where their names differ."),
+        typer.Option(
+            "--map",
+            metavar="FIELD=COLUMN",
+            help="The column of DATA (and of a FILE of the same kind) that fills a field, where their names differ.",
+        ),
     ] = None,
     sheet: Annotated[str | None, typer.Option(metavar="NAME", help="The sheet of a workbook.")] = None,
     train: Annotated[
@@ -99,7 +104,7 @@ def evaluate_stack(
     _limit(read, limit, seed)
     why = "--no-control was given" if no_control else _HOW_TO_CONTROL if train is None else None
     plan = Plan(found, read, tuple(by or ()), group, wanted, data.name, _sha256(data), why)
-    fitted = None if train is None or no_control else _cases(found, train, columns, reading, {})
+    fitted = None if train is None or no_control else _cases(found, train, *_as_read(data, train, columns, reading), {})
     _tell(read, data)
     if train is None and not no_control:
         screen.say(f"no linear control: {_HOW_TO_CONTROL}")
@@ -174,9 +179,18 @@ def _cases(
     rows = list(read_rows(path, Target.of(stack), mapping=mapping, reading=reading, rejected=rejected.append))
     made = [_with_steps(row, steps, path) for row in rows]
     found = read_cases(stack, made, [row.line for row in rows])
-    found.misfits += [RowProblem(row.line, f"{row.field}: {row.text}") for row in rejected]
+    private = bool(marks_of(stack))  # a text that stands where a label should may be anything
+    said = ((row.line, row.field, "it does not fit" if private else row.text) for row in rejected)
+    found.misfits += [RowProblem(line, f"{field}: {text}") for line, field, text in said]
     found.misfits.sort(key=lambda problem: problem.line)
     return found
+
+
+def _as_read(
+    data: Path, train: Path, mapping: Mapping[str, str], reading: Reading
+) -> tuple[Mapping[str, str], Reading]:
+    """How TRAIN is read: as DATA is, if it is a file of the same kind; else as it is."""
+    return (mapping, reading) if data.suffix.lower() == train.suffix.lower() else ({}, Reading())
 
 
 def _with_steps(row: Row, steps: Mapping[tuple[str, str], str], path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 LEVEL = 0.95
-_CACHED = 20_000_000
+_CACHED = 8_000_000
 """Draws (resamples times groups) that are kept rather than made again."""
 
 

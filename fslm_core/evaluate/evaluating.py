@@ -162,10 +162,10 @@ class Plan:
         """The fields of each step whose gold is known."""
         found = {}
         for step in self.stack.steps:
-            known = coverage(self.cases, step)[1]
-            specs = tuple(s for s in fields_of(step.stage.output) if s.name.partition(".")[0] in known)
-            if specs:
-                found[step.name] = specs
+            rows, known = coverage(self.cases, step)
+            specs = fields_of(step.stage.output)
+            if rows:  # where gold has all of them skip it, running it is still wrong
+                found[step.name] = tuple(s for s in specs if s.name.partition(".")[0] in known) or specs
         return found
 
     @cached_property
@@ -290,7 +290,7 @@ class Work:
         cases = self.plan.cases
         gold = [case.steps[step.name] for case in cases]
         known, names = coverage(cases, step)
-        missing = sorted(set(step.stage.output.model_fields) - names)
+        missing = sorted(set(step.stage.output.model_fields) - names) if names else []
         about: dict[str, Any] = {
             "name": step.name,
             "stage": step.stage.name,
@@ -326,19 +326,17 @@ class Work:
         for column, values in self.plan.slices.items():
             for value, member in list(values.items())[:_SLICES]:
                 there = np.array(member, dtype=float)
-
-                def share(scores: ViewScores | None, name: str | None, there: Any = there) -> Any:
-                    if scores is None:
-                        return None
-                    hits = scores.right if name is None else scores.fields[name].hits
-                    return boot.ratio(hits * there, there)
-
+                sides = [side for side in (ours, theirs) if side is not None]
+                hits = [hits for side in sides for hits in (side.right, *(f.hits for f in side.fields.values()))]
+                shares = boot.ratios([(column_of_hits * there, there) for column_of_hits in hits])
+                width = len(hits) // len(sides)
+                exact, *fields = (figure(*shares[place::width]) for place in range(width))
                 yield SliceReport(
                     column=column,
                     value=value,
                     rows=int(there.sum()),
-                    exact=figure(share(ours, None), share(theirs, None)),
-                    fields={s.name: figure(share(ours, s.name), share(theirs, s.name)) for s in self.plan.specs},
+                    exact=exact,
+                    fields=dict(zip(ours.fields, fields, strict=True)),
                 )
 
 

@@ -109,6 +109,8 @@ class _Reader:
         steps: dict[str, Json | Mark] = {INPUT: plain_data(input)}
         for step in self._stack.steps:
             steps[step.name] = self._step(step, given, gold, steps)
+        for step in self._stack.steps:
+            self._writable(step, steps)
         del steps[INPUT]
         return Case(self._line, input, gold, steps, {name: v for name, v in row.items() if name not in _PARTS})
 
@@ -155,6 +157,22 @@ class _Reader:
             self._note(step, f"no gold: {error.what}")
             return Mark.UNKNOWN
 
+    def _writable(self, step: Step, known: Mapping[str, Json | Mark]) -> None:
+        """Note gold that the step's output, as narrowed for this row, cannot be."""
+        message, stage = known[step.name], step.stage
+        if not stage.narrow or isinstance(message, Mark):
+            return
+        fed = bound(self._stack, step, known)
+        if isinstance(fed, str):
+            return
+        try:
+            allowed = stage.narrowed(fed).problems({**_filler(stage.output, message), **message})
+        except FslmError as error:
+            self._note(step, f"gold narrows it to nothing it could say: {error.what}")
+            return
+        if wrong := [str(problem) for problem in allowed if problem.field in message]:
+            self._note(step, "its gold is outside what gold narrows it to" + ("" if self._private else f": {wrong[0]}"))
+
     def _runs(self, step: Step, known: Mapping[str, Json | Mark]) -> bool | None:
         """Whether gold has the step run; None where that cannot be told."""
         condition = self._stack.wiring.conditions.get(step.name)
@@ -199,6 +217,11 @@ class _Reader:
 
     def _note(self, step: Step, text: str) -> None:
         self._notes.append(RowProblem(self._line, f"step {step.name}: {text}"))
+
+
+def _filler(model: type[BaseModel], message: Json) -> Json:
+    """A null for each field of ``model`` that a partly known message lacks."""
+    return dict.fromkeys(set(model.model_fields) - set(message))
 
 
 def bound(stack: Stack[Any, Any], step: Step, messages: Mapping[str, Json | Mark]) -> BaseModel | str:

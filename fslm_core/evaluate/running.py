@@ -175,7 +175,8 @@ def _passage(stack: Stack[Any, Any], outcome: Outcome[Any]) -> Passage:
         elif isinstance(message, Skipped):
             steps[step.name] = Answer(Mark.SKIPPED, {}, whole.run)
         else:
-            own = outcome.error if culprit == f"stack {stack.name}, step {step.name}" else None
+            at_fault = f"{culprit}, ".startswith(f"stack {stack.name}, step {step.name}, ")
+            own = outcome.error if at_fault else None
             steps[step.name] = Answer(Mark.FAILED, {}, whole.run, own)
     return Passage(whole, steps, origins)
 

@@ -260,7 +260,9 @@ CALL = {"input": {"text": "ring 555 0100"}, "output": {"phone": "555 0100", "moo
 
 def quoted(content: Any) -> str:
     report = evaluate(calls, [CALL], content=content, resamples=100)
-    return report.to_json() + report.to_markdown() + report.to_html() + "".join(e.model_dump_json() for e in report.errors)
+    return (
+        report.to_json() + report.to_markdown() + report.to_html() + "".join(e.model_dump_json() for e in report.errors)
+    )
 
 
 def test_sensitive_text_stays_out_of_the_report() -> None:
@@ -284,3 +286,33 @@ def test_a_step_alone_marks_what_the_whole_stack_marks() -> None:
     assert single.made["dial"] >= whole.made["dial"]
     assert alone(calls, calls.steps[1]).wiring.steps[0].stage is dial
     assert alone(stack, stack.steps[1]).input is Kinded
+
+
+def test_a_step_that_gold_always_skips_is_scored_where_it_runs() -> None:
+    rows = [row for row in data() if row["output"]["kind"] == "OTHER"]
+    with Engine([stack], backend=backend(), trace=False) as engine:
+        report = evaluate(stack, rows, engine=engine, resamples=100)
+    second = report.steps[1]
+    assert second.unknown is None and second.gold_fed is not None and second.predicted_fed is not None
+    assert second.gold_fed.rows == 0 and second.gold_fed.exact.value is None
+    assert second.predicted_fed.rows == 1 and second.predicted_fed.exact.value == 0
+    assert second.skips is not None and second.skips.wrongly_run == (2,)
+    assert "gold unknown" not in report.to_html() + report.to_markdown()
+
+
+class Hidden(BaseModel):
+    detail: Literal["x", "y"] | None
+
+
+def test_a_step_whose_gold_nobody_knows_is_named() -> None:
+    hidden = Stack("demo", input=Said, output=Hidden, steps=stack.steps)
+    rows = [{"input": row["input"], "output": {"detail": row["output"]["detail"]}} for row in data()]
+    with Engine([hidden], backend=backend(), trace=False) as engine:
+        report = evaluate(hidden, rows, engine=engine, resamples=100)
+    first, second = report.steps
+    assert first.unknown is not None and first.gold_fed is None and '"kind"' in first.unknown
+    assert second.unfed == 8 and second.gold_fed is not None and second.gold_fed.rows == 0
+    assert second.predicted_fed is not None and second.predicted_fed.rows == 8
+    for text in (report.to_markdown(), report.to_html()):
+        assert "Not scored" in text and "could not be fed with gold" in text
+    assert "steps.kind.gold_fed.exact" not in report.metrics

@@ -135,9 +135,7 @@ def test_a_step_whose_fields_nobody_takes_over_has_no_gold_nor_what_depends_on_i
         detail: Literal["x", "y"] | None
 
     kind = slm("demo.kind", Said, Kind)
-    detail = Step(
-        Stage("demo.detail", input=Kind, output=Detail, prompt="{{ kind }}", model=SLM_), when=NOT_OTHER
-    )
+    detail = Step(Stage("demo.detail", input=Kind, output=Detail, prompt="{{ kind }}", model=SLM_), when=NOT_OTHER)
     hidden = Stack("demo", input=Said, output=Only, steps=[kind, detail])
     rows = [{"input": {"text": "t"}, "output": {"detail": value}} for value in ("x", None)]
     first, second = read_cases(hidden, rows).cases
@@ -153,3 +151,33 @@ def test_columns_slices_and_groups() -> None:
     assert clusters(cases, None) == [0, 1, 2, 3]
     assert clusters(cases, "n") == [0, 1, 0, 2]
     assert clusters(cases, "who") == [0, 0, 1, 2]
+
+
+class Choice(BaseModel):
+    choice: Literal["p", "q", "r"]
+
+
+class Offer(BaseModel):
+    text: str
+    kind: Literal["A", "B", "OTHER"]
+
+    @property
+    def choices(self) -> list[str]:
+        return {"A": ["p", "q"], "B": ["r"], "OTHER": []}[self.kind]
+
+
+class Chosen(BaseModel):
+    kind: Literal["A", "B", "OTHER"]
+    choice: Literal["p", "q", "r"]
+
+
+def test_gold_that_narrowing_rules_out_is_noted() -> None:
+    chooser = Stage(
+        "demo.choose", input=Offer, output=Choice, prompt="{{ text }}", model=SLM_, narrow={"choice": "choices"}
+    )
+    narrowing = Stack("demo", input=Said, output=Chosen, steps=[slm("demo.kind", Said, Kind), chooser])
+    pairs = [("A", "q"), ("B", "q"), ("OTHER", "p")]
+    read = read_cases(narrowing, [{"input": {"text": "t"}, "output": {"kind": k, "choice": c}} for k, c in pairs])
+    assert len(read.cases) == 3
+    assert [note.line for note in read.notes] == [2, 3]
+    assert "outside what gold narrows it to" in read.notes[0].text and "nothing it could say" in read.notes[1].text

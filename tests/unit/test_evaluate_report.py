@@ -155,9 +155,7 @@ def test_json_reads_back_as_the_same_report(report: Report) -> None:
     assert again.schema_name == "fslm-eval/1"
 
 
-def test_files_are_there_whole_or_not_at_all(
-    report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_are_there_whole_or_not_at_all(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "deep" / "report"
     write_report(report, folder)
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())

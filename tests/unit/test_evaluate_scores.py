@@ -105,7 +105,9 @@ def test_texts_by_hand() -> None:
 
 
 def test_numbers_and_lists_by_hand() -> None:
-    view = scored([(message(number=1, items=["p", "q"]), message(number=1.0, items=["q"])), (message(), message(number=2))])
+    view = scored(
+        [(message(number=1, items=["p", "q"]), message(number=1.0, items=["q"])), (message(), message(number=2))]
+    )
     assert view.fields["number"].stats["accuracy"].value == 0.5
     assert view.fields["items"].stats["f1"].value == pytest.approx((2 / 3 + 1) / 2)
     assert view.fields["items"].stats["accuracy"].value == 0.5

@@ -124,7 +124,8 @@ def test_some_of_the_rows_are_drawn_by_the_seed(fslm: Fslm, tmp_path: Path) -> N
     rows = [{"input": {"text": "good"}, "output": {"label": "bad"}, "n": n} for n in range(30)]
     dev.write_text("".join(json.dumps(row) + "\n" for row in rows))
     drawn = [
-        fslm("eval", "demo.label", str(dev), "--limit", "5", "--seed", seed, "--by", "n", "--json").data for seed in "112"
+        fslm("eval", "demo.label", str(dev), "--limit", "5", "--seed", seed, "--by", "n", "--json").data
+        for seed in "112"
     ]
     chosen = [[int(part["value"]) for part in data["slices"]] for data in drawn]
     assert chosen[0] == chosen[1] == sorted(chosen[0]) and len(chosen[0]) == 5 and chosen[0] != chosen[2]
