@@ -192,10 +192,11 @@ class Campaign:
         # The batch that is held still may hold the lock of its trace; after a real cut nobody does.
         after = replace(home, environment={**home.environment, "FSLM_DATA_DIR": str(self.folder / "after")})
         expected = without_ids(rows_of(self.folder / "undisturbed.jsonl"))
-        done = 0
+        done = begun = 0
         while done < cuts:
-            batch = Held(home.fslm(*common, "--out", f"out-{done}.jsonl", stderr=subprocess.DEVNULL))
-            out = self.folder / f"out-{done}.jsonl"
+            begun += 1
+            out = self.folder / f"out-{begun}.jsonl"
+            batch = Held(home.fslm(*common, "--out", out.name, stderr=subprocess.DEVNULL))
             try:
                 while batch.process.poll() is None and not out.exists():
                     batch.listen(0.01)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import BaseModel, Field
 
+from fslm_core.errors import FslmError, StoreError
+from fslm_core.events import MessageEmitted, RunFinished, RunStarted
+from fslm_core.explain.show import show
+from fslm_core.message import Attempt, Message, node_id
+from fslm_core.schema import content_id
 from fslm_core.store import TraceStore
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
@@ -151,3 +159,96 @@ def test_a_process_that_comes_and_goes_leaves_the_log_of_one_at_work(tmp_path: P
     at_work.communicate()
     with TraceStore.open(path) as store:
         assert store.run("stays").row.status == "interrupted"
+
+
+def damaged(whole: bytes, chance: random.Random) -> bytes:
+    """The bytes of a file after something went wrong with the disk."""
+    raw = bytearray(whole)
+    how = chance.choice(("bit", "bytes", "cut", "zeros", "header", "schema"))
+    if how == "bit":
+        raw[chance.randrange(len(raw))] ^= 1 << chance.randrange(8)
+    elif how == "bytes":
+        for _ in range(20):
+            raw[chance.randrange(len(raw))] = chance.randrange(256)
+    elif how == "cut":
+        del raw[chance.randrange(len(raw)) :]
+    elif how == "zeros":
+        at = chance.randrange(len(raw))
+        raw[at : at + 2000] = bytes(len(raw[at : at + 2000]))
+    else:
+        raw[chance.randrange(100) if how == "header" else 100 + chance.randrange(3000)] = chance.randrange(256)
+    return bytes(raw)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_database_gives_a_store_error_or_an_answer(tmp_path: Path, seed: int) -> None:
+    """Never another exception, which a user would see as a fault of fslm."""
+    chance = random.Random(seed)
+    path = tmp_path / "trace.db"
+    with TraceStore.open(path, content="full") as store:
+        for number in range(12):
+            note = f"{number} " + "y" * 300
+            store.recorder().record_sync(RunStarted(f"r{number}", "notes", noted(f"r{number}", "input", note), 0, 1.0))
+            store.recorder().record_sync(MessageEmitted(f"r{number}", noted(f"r{number}", "a", note)))
+            if number % 4:
+                output = noted(f"r{number}", "output", note)
+                store.recorder().record_sync(RunFinished(f"r{number}", "notes", "succeeded", 2.0, 1.0, output))
+    whole = path.read_bytes()
+    told = 0
+    for number in range(25):
+        copy = tmp_path / f"copy-{number}.db"
+        copy.write_bytes(damaged(whole, chance))
+        for readonly in (True, False):
+            told += damage_told(copy, readonly=readonly)
+    assert told
+
+
+def damage_told(path: Path, *, readonly: bool) -> int:
+    """How many errors are told when all of a database is read and, unless ``readonly``, written to."""
+    told = 0
+    try:
+        with TraceStore.open(path, content="full", readonly=readonly) as store:
+            for row in store.runs(1000):
+                try:
+                    show(store.run(row.id))
+                except FslmError:
+                    told += 1
+            if not readonly:
+                store.recorder().record_sync(RunStarted("new", "notes", noted("new", "input", "x"), 0, 3.0))
+    except FslmError as error:
+        assert isinstance(error, StoreError) and error.hint and error.where == str(path)
+        told += 1
+    return told
+
+
+class Note(BaseModel):
+    text: str = Field(max_length=9000)
+
+
+def noted(run: str, step: str, text: str) -> Message[Note]:
+    note = Note(text=text)
+    return Message(step, note, node_id(run, step), content_id(note), attempts=(Attempt(0, None, text),))
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def campaign(name: str, *options: str) -> Any:
+    """Run a small share of a campaign, and return its counts."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.campaigns.{name}", *options], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_kill_9_at_random_moments_of_run_and_batch() -> None:
+    counts = campaign("kills", "--kills", "5", "--rows", "40", "--seed", "2")
+    assert counts["kills"] == 5
+    assert counts["batches resumed to the end"] and counts["rows reported"] >= 40
+
+
+def test_a_power_cut_keeps_what_was_said_to_be_finished() -> None:
+    counts = campaign("power_cut", "--cuts", "8", "--batch-cuts", "1", "--rows", "60", "--seed", "3")
+    assert counts["traces opened after a cut"] == 8 and counts["finished runs looked for"] > 8
+    assert counts["batches resumed after a cut"] == 1
