@@ -438,7 +438,7 @@ def _reason(error: BaseException) -> str:
         place = (
             f"{error.where}: " if isinstance(error, PluginLoadError) else ""
         )  # the plugin is named beside the reason
-        return shorten(" ".join(part.strip() for part in str(error).removeprefix(place).splitlines()), 500)
+        return shorten("; ".join(part.strip() for part in str(error).removeprefix(place).splitlines()), 500)
     return shorten(f"{type(error).__name__}: {error}", 500)
 
 

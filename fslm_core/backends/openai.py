@@ -208,11 +208,10 @@ class OpenAIBackend:
         if "context_length" in text or "context length" in text:
             return ContextOverflowError(
                 "the prompt does not fit the model's context",
-                where=request.model.stage or None,
+                where=f"{self._server}, model {self._model(request.model)}",
                 found=text,
-                hint="shorten the input; this backend cannot truncate"
-                if request.on_overflow == "truncate"
-                else "shorten it",
+                hint="shorten the input"
+                + ("; this backend cannot truncate" if request.on_overflow == "truncate" else " or the template"),
             )
         return BackendError(
             f"the server refused the request with status {status}",

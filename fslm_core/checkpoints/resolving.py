@@ -141,7 +141,9 @@ def path(name: str | Checkpoint, settings: Settings, *, extra: Mapping[str, Chec
             f"the checkpoint {checkpoint.name!r} is not on this machine",
             where=str(folder),
             found="no folder",
-            hint=f"run `fslm models pull {checkpoint.name}`",
+            hint="check the path"
+            if isinstance(checkpoint.source, Folder)
+            else f"run `fslm models pull {checkpoint.name}`",
         )
     return folder
 

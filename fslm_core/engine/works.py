@@ -164,7 +164,7 @@ class Works:
     def _refused(self, stack: Stack[Any, Any]) -> EngineBusy:
         self.rooms.observers.tell(RunRefused(new_run_id(), stack.name, time.time(), self.rooms.load.in_flight))
         return EngineBusy(
-            f"{self._max_in_flight} runs are in flight",
+            f"{self._max_in_flight} run{'s are' if self._max_in_flight > 1 else ' is'} in flight",
             where=f"stack {stack.name}",
             hint="try again later, use map (which waits), or open the Engine with a larger max_in_flight",
         )
