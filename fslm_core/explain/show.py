@@ -10,6 +10,7 @@ escape sequences, bidirectional overrides and other invisible characters are spe
 from __future__ import annotations
 
 import json
+import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -38,6 +39,8 @@ _DATA = "cyan"
 _BAR = 20
 _LONG = 1500
 """Characters of one piece of data that are shown unless all are asked for."""
+_DEEP = 100
+"""Levels of JSON data that are shown."""
 _JOINERS = "\u200c\u200d"
 """Emoji and several scripts need them; they move nothing."""
 
@@ -62,7 +65,7 @@ def to_json(run: StoredRun) -> dict[str, Any]:
     Keys: ``run`` (id, stack, status, times, seed, error, …), ``input``, ``output`` (id, schema_id, model, kind,
     data), ``output_parents``, ``fingerprints``, and ``steps``, each with its ``attempts``. Times are Unix seconds.
     """
-    return {
+    found = {
         "run": asdict(run.row),
         "input": _content_json(run.input),
         "output": _content_json(run.output),
@@ -70,6 +73,19 @@ def to_json(run: StoredRun) -> dict[str, Any]:
         "fingerprints": run.fingerprints,
         "steps": [_node_json(node) for node in run.nodes],
     }
+    shown: dict[str, Any] = _shallow(found, _DEEP)
+    return shown
+
+
+def _shallow(value: Any, levels: int) -> Any:
+    """JSON data as it is, but for what no JSON can hold and what is nested too deep to be shown."""
+    if isinstance(value, dict | list | tuple) and levels == 0:
+        return "…"
+    if isinstance(value, dict):
+        return {name: _shallow(part, levels - 1) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shallow(part, levels - 1) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def runs_table(rows: Iterable[RunRow]) -> RenderableType:
@@ -103,9 +119,7 @@ def _spelt(character: str) -> str:
 
 def _header(run: StoredRun, full: bool) -> Iterator[RenderableType]:
     row = run.row
-    title = Text.assemble(
-        "run ", (visible(row.id), "bold"), "  ", (visible(row.stack), "bold"), "  ", _status(row.status)
-    )
+    title = Text.assemble("run ", (_line(row.id), "bold"), "  ", (_line(row.stack), "bold"), "  ", _status(row.status))
     if row.seconds is not None:
         title.append(f"  {_seconds(row.seconds)}")
     yield title
@@ -148,7 +162,7 @@ def _footer(run: StoredRun, full: bool) -> Iterator[RenderableType]:
     untuned = sorted({node.step for node in run.nodes if not node.tuned})
     if untuned:
         yield Text(
-            f"Untuned: {visible(', '.join(untuned))} ran a model that was not tuned for the stage.", style="yellow"
+            f"Untuned: {_line(', '.join(untuned))} ran a model that was not tuned for the stage.", style="yellow"
         )
     if row.content != "none":
         yield Text(f"In prompts, {_OPEN}this{_CLOSE} is data; the rest is the template's own text.", style="dim")
@@ -170,7 +184,7 @@ def _timeline(run: StoredRun) -> Table:
         lowest = min(node.confidence.values(), default=None) if node.confidence else None
         skipped = node.status == "skipped"
         table.add_row(
-            Text(visible(node.step), style=_STYLES.get(node.status, "")),
+            Text(_line(node.step), style=_STYLES.get(node.status, "")),
             _bar(node, start, span),
             "" if skipped else _seconds(node.seconds),
             str(usage.prompt) if usage.prompt else "",
@@ -197,7 +211,7 @@ def _bar(node: StoredNode, start: float, span: float) -> Text:
 
 
 def _step(run: StoredRun, node: StoredNode, place: int, full: bool) -> Iterator[RenderableType]:
-    name = visible(node.step) + (f"[{node.index}]" if node.index else "")
+    name = _line(node.step) + (f"[{node.index}]" if node.index else "")
     title = Text.assemble(f"{place} ", (name, "bold"), "  ", _status(node.status))
     if node.status == "failed" and node.attempt:
         title.append(f"  try {node.attempt + 1}")
@@ -239,9 +253,9 @@ def _attempt(
     else:
         yield wrote, _wrote(attempt, full)
     if attempt.finish_reason != "stop":
-        yield "", Text(f"stopped by: {visible(attempt.finish_reason)}", style="yellow")
+        yield "", Text(f"stopped by: {_line(attempt.finish_reason)}", style="yellow")
     for problem in attempt.problems:
-        source = f" (refused by {visible(problem.source)})" if problem.source else ""
+        source = f" (refused by {_line(problem.source)})" if problem.source else ""
         told = ": ".join(part for part in (problem.kind, problem.field, problem.text) if part)
         yield "problem", Text(f"{_clip(told, full)}{source}", style="red")
 
@@ -269,7 +283,12 @@ def _prompt(attempt: StoredAttempt, full: bool) -> RenderableType:
 def _wrote(attempt: StoredAttempt, full: bool) -> Text:
     """What was written; forced tokens dim, so that what was decided stands out."""
     raw, tokens = attempt.raw or "", attempt.tokens
-    if tokens is None or "".join(tokens.texts) != raw or (len(raw) > _LONG and not full):
+    if (
+        tokens is None
+        or "".join(tokens.texts) != raw
+        or len(tokens.forced) != len(tokens.texts)
+        or (len(raw) > _LONG and not full)
+    ):
         return Text(_clip(raw, full))
     return _by_token(tokens)
 
@@ -327,15 +346,23 @@ def _step_of(run: str, node: str) -> str:
 def _narrowed(schema: Mapping[str, Any]) -> str:
     if set(schema) == {"hash"}:
         return "not kept"
-    choices = ((name, _choices(part)) for name, part in schema.get("properties", {}).items())
+    properties = schema.get("properties")
+    choices = (
+        (name, _choices(part, _DEEP)) for name, part in (properties if isinstance(properties, dict) else {}).items()
+    )
     return "; ".join(f"{name} to {_as_json(values)}" for name, values in choices if values) or _as_json(schema)
 
 
-def _choices(node: Any) -> list[Any]:
-    if not isinstance(node, dict):
+def _choices(node: Any, levels: int) -> list[Any]:
+    if not isinstance(node, dict) or levels == 0:
         return []
-    inner = [*node.get("anyOf", ()), *([node["items"]] if "items" in node else ())]
-    return [*node.get("enum", ()), *(choice for part in inner for choice in _choices(part))]
+    inner = [*_listed(node, "anyOf"), node.get("items")]
+    return [*_listed(node, "enum"), *(choice for part in inner for choice in _choices(part, levels - 1))]
+
+
+def _listed(node: Mapping[str, Any], key: str) -> list[Any]:
+    value = node.get(key)
+    return value if isinstance(value, list) else []
 
 
 def _cost(node: StoredNode) -> str:
@@ -350,11 +377,16 @@ def _cost(node: StoredNode) -> str:
 
 
 def _status(status: str) -> Text:
-    return Text(visible(status), style=_STYLES.get(status, ""))
+    return Text(_line(status), style=_STYLES.get(status, ""))
+
+
+def _line(text: str) -> str:
+    """``text`` on one line: a name with a line end in it does not begin a row of its own."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _plain(text: str) -> Text:
-    return Text(visible(text))
+    return Text(_line(text))
 
 
 def _clip(text: str, full: bool) -> str:
@@ -365,7 +397,7 @@ def _clip(text: str, full: bool) -> str:
 
 
 def _as_json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(_shallow(value, _DEEP), ensure_ascii=False)
 
 
 def _seconds(seconds: float | None) -> str:
