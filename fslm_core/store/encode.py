@@ -18,6 +18,8 @@ Statement: TypeAlias = tuple[str, tuple[Value, ...]]
 
 _LARGEST = 2**63 - 1
 _WINDOW = 12
+_MAX_UNPACKED = 64 << 20
+"""Bytes of one attempt's arrays."""
 _BARE = Origin(stage="")
 
 
@@ -259,8 +261,17 @@ def pack(data: Mapping[str, Any]) -> bytes:
 
 
 def unpack(blob: bytes) -> dict[str, Any]:
-    """What :func:`pack` packed."""
-    data: dict[str, Any] = json.loads(zlib.decompress(blob))
+    """What :func:`pack` packed.
+
+    Raises:
+        ValueError: it was not packed so, or is larger than any attempt's arrays.
+        zlib.error: it was not packed at all.
+    """
+    unpacking = zlib.decompressobj()
+    raw = unpacking.decompress(blob, _MAX_UNPACKED)
+    if unpacking.unconsumed_tail:
+        raise ValueError(f"a blob of more than {_MAX_UNPACKED >> 20} MiB")
+    data: dict[str, Any] = json.loads(raw)
     return data
 
 
