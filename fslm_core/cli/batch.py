@@ -79,13 +79,17 @@ def batch(
         _estimate(session, found, path, concurrency, seed, timeout, price, as_json)
         return
     if price is not None or as_json:
-        raise UsageError("--cost-per-hour and --json are for an estimate", hint="pass --estimate with them")
+        raise UsageError(
+            "--cost-per-hour and --json are for an estimate", where="fslm batch", hint="pass --estimate with them"
+        )
     if out is None:
-        raise UsageError("there is no output to write to", hint="pass --out OUT.jsonl, or --estimate")
+        raise UsageError(
+            "there is no output to write to", where="fslm batch", hint="pass --out OUT.jsonl, or --estimate"
+        )
     if path is not None and out.exists() and os.path.samefile(path, out):
         raise UsageError("input and output are one file", where=source, hint="choose another --out")
     if resume and force:
-        raise UsageError("--resume and --force contradict each other", hint="pass one of them")
+        raise UsageError("--resume and --force contradict each other", where="fslm batch", hint="pass one of them")
     mode: Mode = "resume" if resume else "anew" if force else "new"
     _batch(session, found, path, Output(out, mode), concurrency, seed, timeout, sensitive)
 
@@ -155,7 +159,11 @@ def _estimate(
     as_json: bool,
 ) -> None:
     if path is None or not path.is_file():
-        raise UsageError("an estimate needs an input whose rows can be counted", hint="name a JSONL file")
+        raise UsageError(
+            "an estimate needs an input whose rows can be counted",
+            where="standard input" if path is None else str(path),
+            hint="name a JSONL file",
+        )
     rows, sample = sample_of(path)
     began = time.monotonic()
     with opened(session, stack, max_in_flight=max(_IN_FLIGHT, concurrency), trace=False) as engine:

@@ -142,6 +142,7 @@ def _wanted(pairs: Sequence[str]) -> dict[str, float]:
                 where="--fail-under",
                 found=pair,
                 expected="METRIC=VALUE, as in exact=0.9",
+                hint="write --fail-under exact=0.9, once for each metric",
             )
         found[name.strip()] = number
     return found
@@ -159,6 +160,7 @@ def _step_columns(stack: Stack[Any, Any], pairs: Sequence[str]) -> dict[tuple[st
                 where="--step-gold",
                 found=path,
                 expected=", ".join(f"{s}.{n}" for s, n in sorted(fields)),
+                hint="write --step-gold STEP.FIELD=COLUMN",
             )
         found[step, name] = column
     return found

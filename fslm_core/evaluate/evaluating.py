@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -102,7 +103,8 @@ def require_extra() -> None:
         except ImportError:
             raise MissingExtraError(
                 f"evaluation needs {name}, which is not installed",
-                hint="python -m pip install 'fslm-core[eval]'",
+                where=sys.executable,
+                hint="run `python -m pip install 'fslm-core[eval]'` with this Python",
             ) from None
 
 
@@ -143,7 +145,10 @@ class Plan:
         for column in filter(None, (*self.by, self.group)):
             if column not in columns:
                 raise UsageError(
-                    f"the data have no column {column!r}", where=self.data, expected=", ".join(columns) or "no columns"
+                    f"the data have no column {column!r}",
+                    where=self.data,
+                    expected=", ".join(columns) or "no columns",
+                    hint="name one of its columns with --by and --group",
                 )
         self.wanted = self.known.read(self.wanted)
 

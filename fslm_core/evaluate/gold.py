@@ -99,11 +99,11 @@ class _Reader:
         """
         for part in ("input", "output"):
             if not isinstance(row.get(part), Mapping):
-                raise SchemaError(f"the row has no {part!r} that is an object")
+                raise _misfit(f"the row has no {part!r} that is an object")
         given = row.get("steps") or {}
         if not isinstance(given, Mapping) or set(given) - {step.name for step in self._stack.steps}:
             names = ", ".join(step.name for step in self._stack.steps)
-            raise SchemaError(f"'steps' is an object whose names are steps of the stack ({names})")
+            raise _misfit(f"'steps' is an object whose names are steps of the stack ({names})")
         input = self._input(row["input"])
         gold = self._valid(self._stack.output, row["output"], "output")
         steps: dict[str, Json | Mark] = {INPUT: plain_data(input)}
@@ -119,7 +119,7 @@ class _Reader:
             checked: BaseModel = read_input(self._stack, value)
         except FslmError as error:
             said = f"{error.what}: {error.found}" if error.found else error.what
-            raise SchemaError(f"input does not fit {self._stack.input.__name__}" if self._private else said) from None
+            raise _misfit(f"input does not fit {self._stack.input.__name__}" if self._private else said) from None
         return checked
 
     def _step(self, step: Step, given: Mapping[str, Any], gold: Json, known: Mapping[str, Json | Mark]) -> Json | Mark:
@@ -207,16 +207,20 @@ class _Reader:
         unknown = sorted(set(map(str, value)) - set(model.model_fields))
         if unknown:
             has = ", ".join(model.model_fields)
-            raise SchemaError(f"{place} has {', '.join(unknown)}, which {model.__name__} does not (it has {has})")
+            raise _misfit(f"{place} has {', '.join(unknown)}, which {model.__name__} does not (it has {has})")
         try:
             return plain_data(model.model_validate(dict(value), by_name=True))
         except ValidationError as error:
             said = f"{place} does not fit {model.__name__}"
             wrong = "; ".join(map(str, problems_of(error)))
-            raise SchemaError(said if self._private else f"{said}: {wrong}") from None
+            raise _misfit(said if self._private else f"{said}: {wrong}") from None
 
     def _note(self, step: Step, text: str) -> None:
         self._notes.append(RowProblem(self._line, f"step {step.name}: {text}"))
+
+
+def _misfit(what: str) -> SchemaError:
+    return SchemaError(what, where="a labelled row", hint="mend the row, or name the columns with --map")
 
 
 def _filler(model: type[BaseModel], message: Json) -> Json:

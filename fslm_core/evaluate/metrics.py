@@ -57,10 +57,16 @@ class Known:
                     f"there is no metric named {name!r}",
                     where="--fail-under",
                     expected="one of " + ", ".join(self.main) + "; or FIELD.LABEL.precision, .recall or .f1",
-                    hint=f"did you mean {' or '.join(repr(n) for n in near)}?" if near else None,
+                    hint=f"did you mean {' or '.join(repr(n) for n in near)}?" if near else "take one of these",
                 )
             if not (math.isfinite(value) and 0 <= value <= 1):
-                raise UsageError("a metric cannot be this", where=name, found=value, expected="0 to 1")
+                raise UsageError(
+                    "a metric cannot be this",
+                    where=name,
+                    found=value,
+                    expected="0 to 1",
+                    hint="write a share, as in --fail-under exact=0.9",
+                )
             found[full] = value
         return found
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..errors import UnknownNameError
+
 SCHEMA = "fslm-eval/1"
 """Names the layout of ``report.json``; another layout has another name."""
 
@@ -98,11 +100,15 @@ class ViewReport(_Data):
     failures: dict[str, int] = {}
 
     def field(self, name: str) -> FieldReport:
-        """The field of that name; KeyError if there is none."""
+        """The field of that name.
+
+        Raises:
+            UnknownNameError: there is none.
+        """
         for field in self.fields:
             if field.name == name:
                 return field
-        raise KeyError(name)
+        raise UnknownNameError.of("field", name, [field.name for field in self.fields], where="the report")
 
 
 class Skips(_Data):

@@ -60,7 +60,9 @@ def write_report(report: Report, folder: Path, *, force: bool = False) -> None:
         else:
             fresh.rename(folder)
     except OSError as error:
-        raise UsageError(f"the report cannot be written: {error.strerror}", where=str(folder)) from None
+        raise UsageError(
+            f"the report cannot be written: {error.strerror}", where=str(folder), hint="name another folder with --out"
+        ) from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
