@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from .columns import parse_mapping
+from .prepare import Options, Prepared, prepare
 from .rows import Rejected, Row, read_rows
 from .table import Reading
 from .target import Target
 
-__all__ = ["Reading", "Rejected", "Row", "Target", "read_rows"]
+__all__ = ["Options", "Prepared", "Reading", "Rejected", "Row", "Target", "parse_mapping", "prepare", "read_rows"]

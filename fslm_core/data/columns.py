@@ -6,22 +6,20 @@
 
 from __future__ import annotations
 
-import datetime
 import difflib
-import json
 import re
-import typing
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from unicodedata import normalize
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ..errors import DataError, shorten
-from ..stack.fitting import accepts_null, fits, model_of
+from ..stack.fitting import model_of
+from .cells import CellType
 from .table import Broken, Record, Table
 from .target import PARTS, Json, Misfit, Target
 
@@ -63,7 +61,7 @@ class _Node:
     """A field: filled from a column, or made of the fields below it."""
 
     name: str
-    annotation: Any
+    kind: CellType
     required: bool
     column: str | None = None
     below: tuple[_Node, ...] = ()
@@ -79,22 +77,22 @@ class _Node:
             raise Misfit(place, value.why)
         if value is None or (value == "" and not nested):
             return self._empty(place)
-        return _converted(value, self.annotation, place)
+        return self.kind.converted(value, place)
 
     def _made(self, record: Record, place: str, nested: bool) -> Any:
-        optional = not self.required or accepts_null(self.annotation)
+        optional = not self.required or self.kind.nullable
         columns = list(self.columns())
         if optional and columns and all(look_up(record.cells, column) in (None, "") for column in columns):
-            return None if accepts_null(self.annotation) else _MISSING
+            return None if self.kind.nullable else _MISSING
         values = {node.name: node.filled(record, f"{place}.{node.name}", nested) for node in self.below}
         return {name: value for name, value in values.items() if value is not _MISSING}
 
     def _empty(self, place: str) -> Any:
-        if accepts_null(self.annotation):
+        if self.kind.nullable:
             return None
         if not self.required:
             return _MISSING
-        if typing.get_origin(self.annotation) is list:
+        if self.kind.is_list:
             return []
         raise Misfit(place, "the cell is empty")
 
@@ -133,11 +131,22 @@ class Columns:
         if not self._whole:
             self._resolve(target)
 
+    @cached_property
     def used(self) -> dict[str, str]:
         """Field to column, in the order of the models; empty where rows are taken as they are."""
         return {
             f"{part}.{path}": column for part, roots in self._roots.items() for path, column in _paths(roots) if column
         }
+
+    @cached_property
+    def taken(self) -> frozenset[str]:
+        """The columns that go into input and output."""
+        return frozenset(self.used.values()) or frozenset(PARTS)
+
+    @cached_property
+    def texts(self) -> frozenset[str]:
+        """The columns that fill fields where only text fits."""
+        return frozenset(n.column for r in self._roots.values() for n in _leaves(r) if n.column and n.kind.only_text)
 
     def row(self, record: Record) -> Json:
         """Return the record as ``{"input": {…}, "output": {…}}``.
@@ -161,7 +170,7 @@ class Columns:
 
     def column_of(self, field: str) -> str | None:
         """The column that fills a field, or None."""
-        return self.used().get(field)
+        return self.used.get(field)
 
     # -- resolving ---------------------------------------------------------------------------------------------------
 
@@ -191,29 +200,29 @@ class Columns:
                 where=str(self._table.path),
                 found=f"columns {shorten(', '.join(self._table.columns), 230)}",
                 expected=f"a column for each field of {target.name} that has no default",
-                hint=f'name it, as with --map {absent[0].partition(".")[2]}="{(self._table.columns or ("Column",))[0]}"',
+                hint=f'name it, as with --map {absent[0].partition(".")[2]}="NAME OF THE COLUMN"',
             )
 
     def _plain(self, part: str, name: str, absent: list[str]) -> _Node:
         column = self._column(part, (name,))
         if column is None:
             absent.append(f"{part}.{name}")
-        return _Node(name, Any if part == "input" else Any | None, part == "input", column)
+        return _Node(name, CellType.plain(nullable=part == "output"), part == "input", column)
 
     def _node(self, part: str, path: tuple[str, ...], info: FieldInfo, absent: list[str]) -> _Node:
-        annotation, required = info.annotation, info.is_required()
+        kind, required = CellType.of(info.annotation), info.is_required()
         column = self._column(part, path)
-        inner = model_of(annotation)
+        inner = model_of(info.annotation)
         if column is None and inner is not None and len(path) < 8:
             deeper: list[str] = []
             below = tuple(self._node(part, (*path, n), i, deeper) for n, i in inner.model_fields.items())
             filled = any(True for node in below for _ in node.columns())
             if filled or required:
                 absent.extend(deeper)
-                return _Node(path[-1], annotation, required, None, below)
+                return _Node(path[-1], kind, required, None, below)
         elif column is None and required:
             absent.append(".".join((part, *path)))
-        return _Node(path[-1], annotation, required, column)
+        return _Node(path[-1], kind, required, column)
 
     def _column(self, part: str, path: tuple[str, ...]) -> str | None:
         """The column of a field, as the table writes it; None if there is none."""
@@ -262,6 +271,11 @@ class Columns:
         return found
 
 
+def _leaves(nodes: Sequence[_Node]) -> Iterator[_Node]:
+    for node in nodes:
+        yield from _leaves(node.below) if node.below else (node,)
+
+
 def _paths(nodes: Sequence[_Node], above: str = "") -> Iterator[tuple[str, str | None]]:
     for node in nodes:
         if node.below:
@@ -282,83 +296,4 @@ def look_up(cells: Mapping[str, Any], column: str) -> Any:
     return value
 
 
-# -- cells -----------------------------------------------------------------------------------------------------------
-
-
-def _converted(value: Any, annotation: Any, place: str) -> Any:
-    """A cell's value as JSON data for a field of this type."""
-    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
-        return date_text(value)
-    if isinstance(value, datetime.timedelta):
-        return value.total_seconds()
-    if isinstance(value, str) and not _takes(annotation, str):
-        if value[:1] in "[{" and (_is_list(annotation) or model_of(annotation) is not None):
-            try:
-                return json.loads(value)
-            except ValueError:
-                raise Misfit(place, "the cell looks like JSON but is not") from None
-        if _is_list(annotation):
-            raise Misfit(place, 'a list is written as JSON in its cell, as ["a", "b"]')
-    return _chosen(value, annotation)
-
-
-def _chosen(value: Any, annotation: Any) -> Any:
-    """A number or boolean as text where only text fits; a text as the number that a choice of numbers means."""
-    choices = _choices(annotation)
-    if choices and value not in choices:
-        for choice in choices:
-            if choice is not None and plain_text(choice) == plain_text(value):
-                return choice
-    if isinstance(value, bool | int | float) and not choices and _takes(annotation, str):
-        if not _takes(annotation, bool if isinstance(value, bool) else float if isinstance(value, float) else int):
-            return plain_text(value)
-    return value
-
-
-def plain_text(value: Any) -> str:
-    """A cell's value as a spreadsheet shows it.
-
-    >>> plain_text(12.0), plain_text(True), plain_text(0.5)
-    ('12', 'TRUE', '0.5')
-    """
-    if isinstance(value, bool):
-        return str(value).upper()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
-
-
-def date_text(value: datetime.date | datetime.time) -> str:
-    """A date or time as ISO 8601; midnight is left out, for a spreadsheet's date is a day at midnight.
-
-    >>> date_text(datetime.datetime(2024, 5, 1)), date_text(datetime.datetime(2024, 5, 1, 9, 30))
-    ('2024-05-01', '2024-05-01T09:30:00')
-    """
-    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
-        value = value.date()
-    return value.isoformat()
-
-
-def _takes(annotation: Any, kind: type) -> bool:
-    return annotation is not Any and fits(kind, annotation)
-
-
-def _is_list(annotation: Any) -> bool:
-    return any(typing.get_origin(part) is list for part in (annotation, *typing.get_args(annotation)))
-
-
-def _choices(annotation: Any) -> list[Any]:
-    """The values of a Literal or an enum, null left aside; empty for other types."""
-    import enum
-
-    if typing.get_origin(annotation) is typing.Literal:
-        return [c.value if isinstance(c, enum.Enum) else c for c in typing.get_args(annotation)]
-    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return [member.value for member in annotation]
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return []
-    found = [c for part in typing.get_args(annotation) for c in _choices(part)]
-    return [] if typing.get_origin(annotation) is list else found
-
-
-__all__ = ["Columns", "date_text", "fold", "look_up", "parse_mapping", "plain_text"]
+__all__ = ["Columns", "fold", "look_up", "parse_mapping"]

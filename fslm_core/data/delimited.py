@@ -7,6 +7,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from unicodedata import normalize
@@ -62,12 +63,12 @@ def _records(rows: Iterator[tuple[int, list[str]]], columns: tuple[str, ...]) ->
     width = len(columns)
     for line, cells in rows:
         values = [cell_of(cell) for cell in cells]
-        if len(values) != width and any(value is not None for value in values):
-            if len(values) < width or any(value is not None for value in values[width:]):
-                plural = "s" * (len(values) != 1)
-                why = f"the row has {len(values)} cell{plural}, the header {width}; is a delimiter or a quote missing?"
-                yield Record(line, dict(zip(columns, values, strict=False)), why)
-                continue
+        filled = any(value is not None for value in values)
+        if filled and (len(values) < width or any(value is not None for value in values[width:])):
+            plural = "s" * (len(values) != 1)
+            why = f"the row has {len(values)} cell{plural}, the header {width}; is a delimiter or a quote missing?"
+            yield Record(line, dict(zip(columns, values, strict=False)), why)
+            continue
         yield Record(line, dict(zip(columns, values, strict=False)))
 
 
@@ -230,10 +231,8 @@ def _delimiter(path: Path, encoding: str, reading: Reading) -> str:
 
 def _score(sample: str, delimiter: str, wanted: tuple[str, ...]) -> tuple[int, float, int]:
     rows: list[list[str]] = []
-    try:
+    with suppress(csv.Error):
         rows.extend(row for row in islice(csv.reader(sample.splitlines(True), delimiter=delimiter), 100) if row)
-    except csv.Error:
-        pass
     if not rows:
         return 0, 0.0, 0
     header = [normalize("NFC", cell.strip()) for cell in rows[0]]

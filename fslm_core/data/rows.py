@@ -9,8 +9,8 @@ from typing import Any
 
 from ..errors import DataError
 from .columns import Columns
-from .table import Reading, Record, Table, open_table
-from .target import PARTS, Json, Misfit, Target
+from .table import AS_FOUND, Reading, Record, open_table
+from .target import Json, Misfit, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Rejected:
     Attributes:
         field: what does not fit: ``input.text``, ``output.category``, or ``row`` for the row as a whole.
         column: the column that fills the field, or None.
-        text: what is wrong; it quotes labels that were not expected, but never a free text.
+        text: what is wrong; it may quote a little of the value, unless that is marked sensitive.
         cells: the row as it was read.
     """
 
@@ -59,10 +59,10 @@ def read_rows(
     target: Target | None = None,
     *,
     mapping: Mapping[str, str] | None = None,
-    reading: Reading = Reading(),
+    reading: Reading = AS_FOUND,
     rejected: Callable[[Rejected], None] | None = None,
 ) -> Iterator[Row]:
-    """Read labelled rows from a ``.jsonl``, ``.csv``, ``.tsv`` or ``.xlsx`` file, one by one; blank rows are passed over.
+    """Read labelled rows one by one from a ``.jsonl``, ``.csv``, ``.tsv`` or ``.xlsx`` file; blank ones are left out.
 
     Args:
         target: what rows must fit, ``Target.of(stack)``; None takes rows ``{"input": {…}, "output": {…}}`` as they are.
@@ -98,9 +98,8 @@ def fitted(record: Record, columns: Columns, target: Target) -> Row | Rejected:
         made = target.checked(columns.row(record))
     except Misfit as misfit:
         return Rejected(record.line, misfit.field, columns.column_of(misfit.field), misfit.text, record.cells)
-    taken = set(columns.used().values()) or set(PARTS)
-    extra = {name: value for name, value in record.cells.items() if name not in taken}
+    extra = {name: value for name, value in record.cells.items() if name not in columns.taken}
     return Row(record.line, made["input"], made["output"], extra)
 
 
-__all__ = ["Rejected", "Row", "Table", "fitted", "read_rows"]
+__all__ = ["Rejected", "Row", "fitted", "read_rows"]

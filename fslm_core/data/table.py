@@ -77,7 +77,11 @@ class Reading:
     wanted: tuple[str, ...] = ()
 
 
-def open_table(path: Path, reading: Reading = Reading()) -> Table:
+AS_FOUND = Reading()
+"""Whatever the file itself says."""
+
+
+def open_table(path: Path, reading: Reading = AS_FOUND) -> Table:
     """Open a table by its file's ending: ``.csv``, ``.tsv``, ``.xlsx`` or ``.jsonl``.
 
     Raises:
@@ -131,4 +135,4 @@ def _jsonl(path: Path, reading: Reading) -> Table:
     return open_lines(path, reading)
 
 
-__all__ = ["ERRORS", "Broken", "Reading", "Record", "Table", "open_table"]
+__all__ = ["AS_FOUND", "ERRORS", "Broken", "Reading", "Record", "Table", "open_table"]

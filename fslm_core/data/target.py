@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import FslmError, UsageError
+from ..errors import FslmError, UsageError, shorten
 from ..schema import plain_data, problems_of
 from ..stack import Stack
+from ..stack.fitting import model_of
 from ..stage import Stage
 
 PARTS = ("input", "output")
@@ -23,7 +24,7 @@ class Misfit(Exception):
 
     Attributes:
         field: the dotted path of the field, with its part first (``output.category``), or the part alone.
-        text: what is wrong with it, without quoting free text.
+        text: what is wrong with it; a value that is marked sensitive is not quoted.
     """
 
     def __init__(self, field: str, text: str) -> None:
@@ -94,8 +95,10 @@ class Target:
         try:
             return model.model_validate_json(json.dumps(data), by_name=True)
         except ValidationError as error:
-            first = problems_of(error)[0]
-            raise Misfit(f"{part}.{first.field}" if first.field else part, first.text) from None
+            problem, detail = problems_of(error)[0], error.errors(include_url=False)[0]
+            found = detail["input"] if detail["type"] in ("literal_error", "enum") else None
+            text = f"{problem.text}, not {shorten(found, 60)!r}" if isinstance(found, str) else problem.text
+            raise _misfit(part, problem.field, text, model) from None
 
     def _narrowed(self, given: BaseModel, answer: Mapping[str, Any]) -> None:
         assert self.stage is not None
@@ -104,8 +107,26 @@ class Target:
         except FslmError as error:
             raise Misfit("output", error.what) from None
         if wrong:
-            first = wrong[0]
-            raise Misfit(f"output.{first.field}" if first.field else "output", first.text)
+            raise _misfit("output", wrong[0].field, wrong[0].text, self.stage.output)
+
+
+def _misfit(part: str, field: str | None, text: str, model: type[BaseModel]) -> Misfit:
+    """What is wrong with a field, its value left out where the model calls the field sensitive."""
+    if _is_sensitive(model, field.split(".") if field else []):
+        text = "it does not fit (what it holds is sensitive and not shown)"
+    return Misfit(f"{part}.{field}" if field else part, text)
+
+
+def _is_sensitive(model: type[BaseModel], path: Sequence[str]) -> bool:
+    """Whether a field, one above it or one below it is marked sensitive."""
+    names = [path[0]] if path and path[0] in model.model_fields else list(model.model_fields)
+    for info in map(model.model_fields.__getitem__, names):
+        if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("sensitive"):
+            return True
+        inner = model_of(info.annotation)
+        if inner is not None and inner is not model and _is_sensitive(inner, path[1:]):
+            return True
+    return False
 
 
 def _plain(part: str, model: BaseModel) -> Json:
