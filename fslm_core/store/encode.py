@@ -34,7 +34,7 @@ class Encoder:
     """
 
     def __init__(self, mode: ContentMode, key: Key | None, *, engine: str, owner: str) -> None:
-        self._mode: ContentMode = mode
+        self.mode: ContentMode = mode
         self._key = key
         self._engine = engine
         self._owner = owner
@@ -50,7 +50,7 @@ class Encoder:
         match event:
             case RunStarted():
                 with self._lock:
-                    kept = self._keepers[event.run] = keeper(self._mode, self._key)
+                    kept = self._keepers[event.run] = keeper(self.mode, self._key)
                 return self._started(event, kept)
             case MessageEmitted():
                 return self._emitted(event, self._keeper(event.run))
@@ -68,7 +68,7 @@ class Encoder:
 
     def _keeper(self, run: str) -> Keeper:
         with self._lock:
-            return self._keepers.get(run) or keeper(self._mode, self._key)
+            return self._keepers.get(run) or keeper(self.mode, self._key)
 
     def _started(self, event: RunStarted, kept: Keeper) -> list[Statement]:
         kept.begin(event.input, event.marks)
@@ -83,7 +83,7 @@ class Encoder:
             "engine": self._engine,
             "backend": event.backend,
             "fingerprints": to_json(event.fingerprints),
-            "content": self._mode,
+            "content": self.mode,
             "owner": self._owner,
         }
         return [_content(content), _insert("INSERT", "runs", row)]
@@ -141,7 +141,7 @@ class Encoder:
             "engine": self._engine,
             "backend": "",
             "fingerprints": "{}",
-            "content": self._mode,
+            "content": self.mode,
             "owner": self._owner,
         }
         sql, values = _insert("INSERT", "runs", {**start, **changes})

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import os
 import re
 import secrets
@@ -30,6 +31,7 @@ from pydantic.fields import FieldInfo
 from ..errors import StoreError
 from ..prompt import REDACTED
 
+log = logging.getLogger("fslm.store")
 _KEY_BYTES = 32
 _TELLING = 3
 """Characters: a shorter value is no evidence that one text was copied from another."""
@@ -190,7 +192,8 @@ class Secrets:
         """Remember every text and number in JSON data, and every key but the fields' ``names``."""
         for leaf in leaves(data, names):
             if text := _folded(str(leaf)):
-                self._values |= {text, _folded(json.dumps(text)[1:-1])}
+                forms = (json.dumps(str(leaf), ensure_ascii=only)[1:-1] for only in (True, False))
+                self._values |= {text, *map(_folded, forms)}
                 if len(bones := _bones(text)) >= _TELLING_BONES:
                     self._bones.add(bones)
 
@@ -244,20 +247,38 @@ def _bones(text: str) -> str:
 
 
 class Key:
-    """The store's own key: what it hashes cannot be guessed without the file beside the database."""
+    """The store's own key: what it hashes cannot be guessed without the file beside the database.
 
-    def __init__(self, raw: bytes) -> None:
+    Attributes:
+        fresh: it was made just now, for there was none.
+    """
+
+    def __init__(self, raw: bytes, *, fresh: bool = False) -> None:
         self._raw = raw
+        self.fresh = fresh
 
     @classmethod
     def beside(cls, database: Path) -> Key:
         """Read ``<database>.key``, or make it (0600): whole or not at all, and once, whoever comes first.
 
         Raises:
-            StoreError: the file is not 32 bytes long.
+            StoreError: the file is not 32 bytes long, or cannot be read or made.
         """
         path = Path(f"{database}.key")
-        if not path.exists():
+        try:
+            return cls._read_or_made(path)
+        except OSError as error:
+            raise StoreError(
+                "the trace database's key cannot be read or made",
+                where=str(path),
+                found=error.strerror,
+                hint="give yourself access to the file and its folder, or set trace.path",
+            ) from error
+
+    @classmethod
+    def _read_or_made(cls, path: Path) -> Key:
+        fresh_key = not path.exists()
+        if fresh_key:
             fresh = Path(f"{path}.{os.getpid()}.{secrets.token_hex(4)}")
             descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
@@ -278,7 +299,9 @@ class Key:
                 expected=f"{_KEY_BYTES} bytes",
                 hint="put the file back from a copy, or remove it: hashes made from then on will not match older ones",
             )
-        return cls(raw)
+        if os.name == "posix" and path.stat().st_mode & 0o077:
+            log.warning("the trace database's key can be read by others: run `chmod 600 %s`", path)
+        return cls(raw, fresh=fresh_key)
 
     def hash(self, *parts: str) -> str:
         """HMAC-SHA256 (hex) of the parts, each preceded by its length."""

@@ -121,21 +121,28 @@ class Recorder:
         if finish is None and (damage := self._damaged.get(event.run)) is not None:
             raise _again(damage)
         waiter = _waiter() if isinstance(event, RunStarted | RunFinished) else None
-        try:
-            entry = _Entry(event.run, self._encoder.encode(event), finish, waiter)
-        except Exception as error:
-            fault = _unwritable(error, event.run)
-            fault.__cause__ = error
-            self._lose(1, fault)
+        statements = self._encoded(event)
+        entry = _Entry(event.run, statements if isinstance(statements, list) else [], finish, waiter)
+        if isinstance(statements, StoreError):
+            self._lose(1, statements)
             if finish is None:
-                self._damage(event.run, fault)
+                self._damage(event.run, statements)
                 return None
-            entry = _Entry(event.run, self._encoder.encode(_as_failed(finish, fault)), finish, waiter)
-            entry.fault = fault if self._on_failure == "fail" else None
+            entry.statements = self._encoder.encode(_as_failed(finish, statements))
+            entry.fault = statements if self._on_failure == "fail" else None
         if not entry.statements:
             return None
         self._push(entry)
         return waiter
+
+    def _encoded(self, event: Event) -> list[Statement] | StoreError:
+        """The event's statements, or why it cannot be written; that quotes nothing unless all is kept."""
+        try:
+            return self._encoder.encode(event)
+        except Exception as error:
+            fault = _unwritable(error, event.run)
+            fault.__cause__ = error if self._encoder.mode == "full" else None
+            return fault
 
     def _damage(self, run: str, fault: StoreError) -> None:
         if self._on_failure == "fail":
@@ -215,7 +222,7 @@ class Recorder:
             fault = explained(error, self._path)
         else:
             fault = _unwritable(error, group[0].run)
-        fault.__cause__ = error
+        fault.__cause__ = error  # of the database: statements carry what may be kept
         lost = [entry for entry in group if entry.statements]
         self._lose(len(lost), fault)
         if self._on_failure == "fail":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from .recorder import OnFailure, Recorder
 from .rows import RunRow, StoredContent, StoredRun, read_content, read_row, read_run
 from .typed import typed_row, typed_run
 
+log = logging.getLogger("fslm.store")
 LAST = "last"
 _NEAR = 5
 
@@ -93,12 +95,23 @@ class TraceStore:
         """
         with self._lock:
             if self._recorder is None:
-                with translated(self.path):
-                    key = None if self.content_mode == "full" else Key.beside(self.path)
+                key = None if self.content_mode == "full" else self._key()
                 owner = this_writer()
                 encoder = Encoder(self.content_mode, key, engine=engine_version(), owner=owner)
                 self._recorder = Recorder(self.path, encoder, owner=owner, on_failure=self._on_failure)
             return self._recorder
+
+    def _key(self) -> Key:
+        key = Key.beside(self.path)
+        keyed = "SELECT 1 FROM runs WHERE content != 'full' LIMIT 1"
+        with translated(self.path):
+            if key.fresh and self._reader.execute(keyed).fetchone():
+                log.warning(
+                    "the key %s.key was lost and a new one is made: what was kept stays readable, but its hashes match"
+                    " no newer ones",
+                    self.path,
+                )
+        return key
 
     def runs(self, limit: int = 20, *, stack: str | None = None, status: str | None = None) -> list[RunRow]:
         """The newest runs, newest first.
@@ -240,7 +253,9 @@ class TraceStore:
 
 def _find(connection: sqlite3.Connection, name: str) -> sqlite3.Row:
     if not name.isprintable():  # no id is so, and what is no Unicode cannot be asked for at all
-        raise UnknownNameError(f"there is no run named {name[:80]!r}", hint="see `fslm trace list`")
+        raise UnknownNameError(
+            f"there is no run named {name[:80]!r}", where="the trace", hint="see `fslm trace list`"
+        )
     if name == LAST:
         found = connection.execute("SELECT * FROM runs ORDER BY started DESC, id DESC LIMIT 1").fetchall()
     else:

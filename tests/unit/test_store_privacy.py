@@ -320,3 +320,76 @@ def test_an_error_of_an_untouched_run_is_told_in_full(path: Path) -> None:
     start = RunStarted("R1", "calls", message("input", Open(text="y")), 0, 1.0)
     run = record(path, "redacted", start, RunFinished("R1", "calls", "failed", 2.0, 1.0, None, error))
     assert run.row.error == error.to_dict()
+
+
+def test_the_key_is_its_owners_alone_and_made_once(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    key = Key.beside(path)
+    assert key.fresh and not Key.beside(path).fresh
+    assert Path(f"{path}.key").stat().st_mode & 0o777 == 0o600
+    assert key.hash("a") == Key.beside(path).hash("a")
+
+
+def test_a_key_that_others_can_read_is_told(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Key.beside(path)
+    Path(f"{path}.key").chmod(0o644)
+    Key.beside(path)
+    assert "can be read by others: run `chmod 600" in caplog.text
+
+
+def test_a_key_that_cannot_be_read_is_an_error_that_names_it(path: Path) -> None:
+    Path(f"{path}.key").mkdir()
+    with pytest.raises(StoreError, match="key cannot be read") as refused:
+        Key.beside(path)
+    assert refused.value.where == f"{path}.key"
+
+
+@pytest.mark.parametrize("mode", ["redacted", "none"])
+def test_without_its_key_a_store_stays_readable_and_new_hashes_match_no_older(
+    path: Path, mode: ContentMode, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where the key is lost, and where the database alone is copied to another machine."""
+    first = record(path, mode, RunStarted("R1", "calls", message("input", CALL), 0, 1.0))
+    assert "was lost" not in caplog.text
+    Path(f"{path}.key").unlink()
+    with TraceStore.open(path, readonly=True) as store:
+        assert store.run("R1").input == first.input and not Path(f"{path}.key").exists()  # reading needs no key
+    with TraceStore.open(path, content=mode) as store:
+        store.recorder().record_sync(RunStarted("R2", "calls", message("input", CALL), 0, 2.0))
+        runs = store.run("R1"), store.run("R2")
+    assert caplog.text.count("was lost and a new one is made") == 1
+    assert runs[0].input and runs[1].input and first.input
+    assert runs[0].input == first.input
+    assert runs[1].input.data == first.input.data and runs[1].input.id != first.input.id
+
+
+def test_a_kind_that_a_plugin_makes_up_is_not_kept(path: Path) -> None:
+    problem = Problem(SECRET, SECRET, SECRET)
+    modes: tuple[ContentMode, ...] = ("redacted", "none")
+    for mode in modes:
+        place = path.parent / mode / "trace.db"
+        events = whole_run()
+        failed = AttemptFailed("R1", "say", "R1/say/0/0", attempt(CALL, "x", problems=(problem,)), Origin("s"))
+        run = record(place, mode, *events[:1], failed)
+        assert run.nodes[0].attempts[0].problems[0].kind == "refused"
+        assert holds(place, SECRET) == []
+
+
+@pytest.mark.parametrize("mode", ["full", "redacted"])
+def test_an_error_of_the_store_has_what_it_quotes_behind_it_only_where_all_is_kept(
+    path: Path, mode: ContentMode
+) -> None:
+    broken = Call.model_construct(text="\ud800", name=SECRET, topic=Topic.BILL)
+    start = RunStarted("R1", "calls", Message("input", broken, "R1/input/0/0", "c"), 0, 1.0)
+    with TraceStore.open(path, content=mode) as store, pytest.raises(StoreError) as refused:
+        store.recorder().record_sync(start)
+    assert (refused.value.__cause__ is None) == (mode != "full")
+    assert refused.value.__context__ is None or mode == "full"
+
+
+def test_the_files_are_their_owners_alone(path: Path) -> None:
+    with TraceStore.open(path, content="none") as store:
+        store.recorder().record_sync(RunStarted("R1", "calls", message("input", CALL), 0, 1.0))
+        modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    assert set(modes) == {"trace.db", "trace.db-wal", "trace.db-shm", "trace.db.key"}
+    assert set(modes.values()) == {0o600}
