@@ -145,7 +145,7 @@ def _forget(store: TraceStore, chosen: Forgotten, *, yes: bool, as_json: bool) -
 
 
 def _confirm(runs: tuple[str, ...]) -> None:
-    if not sys.stdin.isatty():
+    if not _at_terminal():
         raise UsageError(
             "nobody is there to be asked",
             where="fslm trace",
@@ -154,6 +154,10 @@ def _confirm(runs: tuple[str, ...]) -> None:
         )
     named = ", ".join(runs[:_SHOWN]) + (", …" if len(runs) > _SHOWN else "")
     typer.confirm(f"Forget {_count(len(runs))} for good ({named})?", abort=True, err=True)
+
+
+def _at_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def _seconds(age: str) -> float:
