@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -179,7 +179,8 @@ def _cases(
     """Read a table, and keep what does not fit with its line."""
     rejected: list[Rejected] = []
     rows = list(read_rows(path, Target.of(stack), mapping=mapping, reading=reading, rejected=rejected.append))
-    made = [_with_steps(row, steps, path) for row in rows]
+    skippable = {step.name for step in stack.steps if step.when is not None}
+    made = [_with_steps(row, steps, path, skippable) for row in rows]
     found = read_cases(stack, made, [row.line for row in rows])
     private = bool(marks_of(stack))  # a text that stands where a label should may be anything
     said = ((row.line, row.field, "it does not fit" if private else row.text) for row in rejected)
@@ -195,23 +196,43 @@ def _as_read(
     return (mapping, reading) if data.suffix.lower() == train.suffix.lower() else ({}, Reading())
 
 
-def _with_steps(row: Row, steps: Mapping[tuple[str, str], str], path: Path) -> dict[str, Any]:
-    """The row as evaluation reads it, the columns of ``--step-gold`` among its steps."""
+def _with_steps(row: Row, steps: Mapping[tuple[str, str], str], path: Path, skippable: Set[str]) -> dict[str, Any]:
+    """The row as evaluation reads it, the columns of ``--step-gold`` among its steps.
+
+    Where all of a step's columns are empty it is skipped, if it can be, else nothing is known of it.
+    """
     made = {**row.extra, "input": row.input, "output": row.output}
-    if steps:
-        given = {name: dict(m) if isinstance(m, Mapping) else m for name, m in (row.extra.get("steps") or {}).items()}
-        for (step, field), column in steps.items():
-            if column not in row.extra and look_up(row.extra, column) is None:
-                raise DataError(
-                    f"there is no column {column!r} for --step-gold",
-                    where=f"{path.name}, line {row.line}",
-                    expected="one of " + ", ".join(row.extra),
-                    hint="a column that fills a field of input or output cannot be a step's gold, too",
-                )
-            value = look_up(row.extra, column)
-            given.setdefault(step, {})[field] = None if value == "" else value
-        made["steps"] = {n: None if not any(v is not None for v in m.values()) else m for n, m in given.items()}
-    return made
+    if not steps:
+        return made
+    own = row.extra.get("steps")
+    given = dict(own) if isinstance(own, Mapping) else {}
+    columns: dict[str, dict[str, Any]] = {}
+    for (step, field), column in steps.items():
+        columns.setdefault(step, {})[field] = _cell(row, column, path)
+    for step, message in columns.items():
+        if any(value is not None for value in message.values()):
+            before = given.get(step)
+            given[step] = {**(before if isinstance(before, Mapping) else {}), **message}
+        elif step in skippable:
+            given[step] = None
+    return {**made, "steps": given}
+
+
+def _cell(row: Row, column: str, path: Path) -> Any:
+    """A cell that says what a step should say; null where it is empty.
+
+    Raises:
+        DataError: there is no such column.
+    """
+    value = look_up(row.extra, column)
+    if column not in row.extra and value is None:
+        raise DataError(
+            f"there is no column {column!r} for --step-gold",
+            where=f"{path.name}, line {row.line}",
+            expected="one of " + ", ".join(row.extra),
+            hint="a column that fills a field of input or output cannot be a step's gold, too",
+        )
+    return None if value == "" else value
 
 
 def _limit(read: Cases, limit: int | None, seed: int) -> None:

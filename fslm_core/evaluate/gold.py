@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ..engine.walk import read_input
 from ..errors import FslmError, PromptError, SchemaError
@@ -144,15 +144,16 @@ class _Reader:
         return self._checked(step, message)
 
     def _checked(self, step: Step, message: Any) -> Json | Mark:
-        """The message as its model reads it; a part of one, field by field as it is."""
+        """The message as its model reads it; of a part of one, each field as its model reads that."""
         model = step.stage.output
         if not isinstance(message, Mapping):
             self._note(step, "its gold message is no object")
             return Mark.UNKNOWN
-        if set(model.model_fields) - set(message):
-            return dict(message)
+        place = f"step {step.name}"
         try:
-            return self._valid(model, message, f"step {step.name}")
+            if set(model.model_fields) - set(message):
+                return self._part(model, message, place)
+            return self._valid(model, message, place)
         except FslmError as error:
             self._note(step, f"no gold: {error.what}")
             return Mark.UNKNOWN
@@ -204,16 +205,39 @@ class _Reader:
         Raises:
             SchemaError: it does not fit; where the stack marks anything as sensitive, nothing is quoted of it.
         """
-        unknown = sorted(set(map(str, value)) - set(model.model_fields))
-        if unknown:
-            has = ", ".join(model.model_fields)
-            raise _misfit(f"{place} has {', '.join(unknown)}, which {model.__name__} does not (it has {has})")
+        self._no_others(model, value, place)
         try:
             return plain_data(model.model_validate(dict(value), by_name=True))
         except ValidationError as error:
-            said = f"{place} does not fit {model.__name__}"
-            wrong = "; ".join(map(str, problems_of(error)))
-            raise _misfit(said if self._private else f"{said}: {wrong}") from None
+            raise self._unfit(model, error, place) from None
+
+    def _part(self, model: type[BaseModel], value: Mapping[str, Any], place: str) -> Json:
+        """Some of a model's fields, each as the model reads and writes it.
+
+        Raises:
+            SchemaError: one does not fit.
+        """
+        self._no_others(model, value, place)
+        made: Json = {}
+        for name, part in value.items():
+            info = model.model_fields[name]
+            kind: Any = Annotated[info.annotation, info]
+            reader: TypeAdapter[Any] = TypeAdapter(kind)
+            try:
+                made[name] = reader.dump_python(reader.validate_python(part), mode="json")
+            except ValidationError as error:
+                raise self._unfit(model, error, f"{place}, {name},") from None
+        return made
+
+    def _no_others(self, model: type[BaseModel], value: Mapping[str, Any], place: str) -> None:
+        if unknown := sorted(set(map(str, value)) - set(model.model_fields)):
+            named = "a field" if self._private else ", ".join(unknown)
+            has = ", ".join(model.model_fields)
+            raise _misfit(f"{place} has {named} that {model.__name__} does not have (it has {has})")
+
+    def _unfit(self, model: type[BaseModel], error: ValidationError, place: str) -> SchemaError:
+        said = f"{place} does not fit {model.__name__}"
+        return _misfit(said if self._private else f"{said}: " + "; ".join(map(str, problems_of(error))))
 
     def _note(self, step: Step, text: str) -> None:
         self._notes.append(RowProblem(self._line, f"step {step.name}: {text}"))
@@ -263,8 +287,9 @@ def clusters(cases: Sequence[Case], column: str | None) -> list[int]:
     if column is None:
         return list(range(len(cases)))
     numbers: dict[Any, int] = {}
-    keys = (dumps(case.columns[column]) if case.columns.get(column) is not None else case for case in cases)
-    return [numbers.setdefault(key if isinstance(key, str) else id(key), len(numbers)) for key in keys]
+    words = [_word(case.columns.get(column)) for case in cases]
+    keys = (place if word is None else word for place, word in enumerate(words))
+    return [numbers.setdefault(key, len(numbers)) for key in keys]
 
 
 def slices(cases: Sequence[Case], column: str) -> dict[str, list[bool]]:
@@ -280,7 +305,13 @@ def _values(cell: Any) -> Iterator[str]:
 
 
 def _word(value: Any) -> str | None:
-    return None if value is None or value == "" else value if isinstance(value, str) else dumps(value)
+    """A cell as text; None where it is empty. Dates and what else JSON does not know are written as Python does."""
+    if value is None or isinstance(value, str):
+        return value or None
+    try:
+        return dumps(value)
+    except SchemaError:
+        return str(value)
 
 
 __all__ = ["Case", "Cases", "RowProblem", "bound", "clusters", "coverage", "read_cases", "slices"]

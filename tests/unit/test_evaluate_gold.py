@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any, Literal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from fslm_core import SLM, Stack, Stage, Step, tool
@@ -181,3 +184,47 @@ def test_gold_that_narrowing_rules_out_is_noted() -> None:
     assert len(read.cases) == 3
     assert [note.line for note in read.notes] == [2, 3]
     assert "outside what gold narrows it to" in read.notes[0].text and "nothing it could say" in read.notes[1].text
+
+
+def test_a_part_of_a_message_is_read_as_its_model_reads_it() -> None:
+    class Timed(BaseModel):
+        minutes: int
+        when: Literal["now", "later"]
+
+    timing = Stack(
+        "demo",
+        input=Said,
+        output=Kind,
+        steps=[slm("demo.kind", Said, Kind), Step(Stage("demo.t", input=Said, output=Timed, prompt="x", model=SLM_))],
+    )
+    parts = [{"minutes": "5"}, {"minutes": "soon"}, {"when": "never"}, {"when": "now"}]
+    rows = [{"input": {"text": "t"}, "output": {"kind": "A"}, "steps": {"t": part}} for part in parts]
+    read = read_cases(timing, rows)
+    assert [case.steps["t"] for case in read.cases] == [{"minutes": 5}, Mark.UNKNOWN, Mark.UNKNOWN, {"when": "now"}]
+    assert [note.line for note in read.notes] == [2, 3]
+
+
+def test_cells_of_any_kind_make_slices_and_groups() -> None:
+    day = datetime.date(2026, 1, 2)
+    cases = read_cases(stack, [row(c=day), row(c=float("nan")), row(c={"a": [1]}), row(c=day)]).cases
+    assert list(slices(cases, "c")) == ["2026-01-02", "nan", '{"a":[1]}']
+    assert clusters(cases, "c") == [0, 1, 2, 0]
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["A", "go", "x"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["kind", "plan", "detail", "think", "text", "thought", "z"]), inner, max_size=4
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=50)
+@given(st.dictionaries(st.sampled_from(["input", "output", "steps", "more"]), _JSON, max_size=4), _JSON)
+def test_no_row_can_break_the_reader(wild: dict[str, Any], steps: Any) -> None:
+    read = read_cases(stack, [wild, row(steps=steps), {**row(), **wild}])
+    assert len(read.cases) + len(read.misfits) == 3

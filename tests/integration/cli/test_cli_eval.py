@@ -166,3 +166,11 @@ def test_what_cannot_be_scored_says_so(fslm: Fslm, tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(sys.modules, "sklearn", None)
     result = fslm("eval", "demo.label", dev)
     assert result.code == 4 and "fslm-core[eval]" in result.err
+
+
+def test_an_empty_cell_of_a_steps_gold_is_not_known(fslm: Fslm, tmp_path: Path) -> None:
+    table = tmp_path / "dev.csv"
+    table.write_text("text,label,said\ngood day,good,good\nno,bad,\n")
+    data = fslm("eval", "demo.label", str(table), "--step-gold", "label.label=said", "--json").data
+    (step,) = data["steps"]
+    assert step["gold_rows"] == 2 and step["predicted_fed"]["rows"] == 2 and data["notes"] == []
