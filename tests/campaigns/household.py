@@ -26,7 +26,7 @@ from fslm_core import Stack, Step, hookimpl, tool
 
 
 class Said(BaseModel):
-    text: str = Field(max_length=200)
+    text: str = Field(max_length=200, json_schema_extra={"sensitive": False})
     phone: str = Field("", max_length=40, json_schema_extra={"sensitive": True})
 
 
