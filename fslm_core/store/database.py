@@ -95,7 +95,7 @@ def understood(path: Path) -> Iterator[None]:
     """Turn what comes of rows that nobody wrote so into a :class:`StoreError`: bytes of the file were changed."""
     try:
         yield
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, zlib.error) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, zlib.error) as error:
         what, hint = _MEANINGS[sqlite3.SQLITE_CORRUPT]
         raise StoreError(what, where=str(path), found=f"{type(error).__name__}: {error}", hint=hint) from error
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +58,9 @@ def read(path: Path, *, sha256: str | None, checkpoint: str, base: PreTrainedMod
             trained on another base, or a tensor is missing, unexpected or of another shape.
     """
     info = folders.inspect(path)
+    _refuse_other_base(info, checkpoint)
+    config = _config(info)
+    _compare(info, _expected(config, base, path))  # before any weight is read, so that no file is larger than it may be
     raw = (path / folders.WEIGHTS).read_bytes()
     found = hashlib.sha256(raw).hexdigest()
     if found != (sha256 or found) or found != info.sha256:
@@ -66,9 +71,6 @@ def read(path: Path, *, sha256: str | None, checkpoint: str, base: PreTrainedMod
             expected=f"SHA-256 {sha256 or info.sha256}",
             hint="install the plugin again, or mend the sha256 in the settings",
         )
-    _refuse_other_base(info, checkpoint)
-    config = _config(info)
-    _compare(info, _expected(config, base, path))
     name = "a" + digest(found, json.dumps(info.config, sort_keys=True))  # equal weights may be scaled otherwise
     return Adapter(name, config, _tensors(raw, path))
 
@@ -124,6 +126,7 @@ def _config(info: folders.AdapterInfo) -> LoraConfig:
     from peft import LoraConfig
 
     known = LoraConfig().to_dict()
+    _refuse_wild_patterns(info)
     odd = {
         name: value
         for name, value in info.config.items()
@@ -131,6 +134,9 @@ def _config(info: folders.AdapterInfo) -> LoraConfig:
     }
     if info.config.get("init_lora_weights", True) not in _PLAIN_INIT:
         odd["init_lora_weights"] = info.config["init_lora_weights"]
+    alpha = info.config.get("lora_alpha", 8)
+    if not (type(alpha) in (int, float) and math.isfinite(alpha)):
+        odd["lora_alpha"] = alpha
     if info.config.get("task_type") not in ("CAUSAL_LM", None):
         odd["task_type"] = info.config["task_type"]
     if odd:
@@ -144,12 +150,49 @@ def _config(info: folders.AdapterInfo) -> LoraConfig:
     plain = {name: info.config[name] for name in _PLAIN & info.config.keys() & known.keys()}
     try:
         return LoraConfig(**{**plain, "inference_mode": True, "init_lora_weights": True})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
         raise AdapterError(
             f"PEFT refuses the adapter's configuration: {error}",
             where=str(info.path),
             hint="install the plugin again, or make the adapter with its `train/` recipe",
         ) from None
+
+
+_PATTERNS = ("target_modules", "exclude_modules", "layers_pattern")
+_KEYED = ("rank_pattern", "alpha_pattern")
+_LONGEST_PATTERN = 200
+_MOST_REPEATS = 3
+_WILD = re.compile(r"[)\]}*+?][*+{]|\(\?[^:]|\\[1-9]")
+"""A group, a class or a repetition that is itself repeated; a look-around; a reference back."""
+
+
+def _refuse_wild_patterns(info: folders.AdapterInfo) -> None:
+    """PEFT matches these against the names of modules; a few characters of some kinds would keep it at that for ever."""
+    texts: list[object] = []
+    for name in _PATTERNS:
+        value = info.config.get(name)
+        texts += value if isinstance(value, list) else [value]
+    for name in _KEYED:
+        value = info.config.get(name)
+        if not isinstance(value, dict | None):
+            texts.append(0)
+        else:
+            texts += value or ()
+            texts += ("" if type(n) in (int, float) and n > 0 else 0 for n in (value or {}).values())
+    for text in texts:
+        if text is not None and not (isinstance(text, str) and _is_tame(text)):
+            raise AdapterError(
+                "the adapter names its modules in a way that is not accepted",
+                where=str(info.path / folders.CONFIG),
+                found=str(text),
+                expected="names, or short regular expressions without nested repetitions, with ranks above 0",
+                hint="write the names of the modules as a list, as `fslm train` does",
+            )
+
+
+def _is_tame(pattern: str) -> bool:
+    few = sum(pattern.count(sign) for sign in "*+{") <= _MOST_REPEATS
+    return len(pattern) <= _LONGEST_PATTERN and few and _WILD.search(pattern) is None
 
 
 def _jsonable(value: object) -> object:
@@ -167,13 +210,13 @@ def _expected(config: LoraConfig, base: PreTrainedModel, path: Path) -> dict[str
     _refuse_absent_targets(config, empty, path)
     try:
         LoraModel(empty, config, "trial", low_cpu_mem_usage=True)
-    except (ValueError, TypeError, RuntimeError) as error:
+        built = get_peft_model_state_dict(empty, adapter_name="trial", save_embedding_layers=False)
+    except Exception as error:  # PEFT raises nearly anything of a configuration it does not understand
         raise AdapterError(
             f"the adapter does not fit its base: {error}",
             where=str(path),
             hint="run it on the base it was trained on, or make it again with its `train/` recipe",
         ) from None
-    built = get_peft_model_state_dict(empty, adapter_name="trial", save_embedding_layers=False)
     return {_PREFIX + key: tuple(tensor.shape) for key, tensor in built.items()}
 
 

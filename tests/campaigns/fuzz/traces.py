@@ -140,11 +140,11 @@ def whole_trace() -> bytes:
     with TraceStore.open(file, content="full") as store:
         recorder = store.recorder()
         for event in (
-            RunStarted(RUN, "a", started, 7, {"say": "0" * 64}, "torch", 1e9),
+            RunStarted(RUN, "a", started, 7, 1e9, "torch", {"say": "0" * 64}),
             AttemptFailed(RUN, "other", node_id(RUN, "other"), bad, origin, (started.node_id,), 1e9),
             MessageEmitted(RUN, say),
             StepSkipped(RUN, Skipped("no", node_id(RUN, "no"), "say.text == 'b'")),
-            RunFinished(RUN, "a", "failed", None, InputError("bad", where="here", found="x"), 0.5, 1e9 + 1),
+            RunFinished(RUN, "a", "failed", 1e9 + 1, 0.5, None, InputError("bad", where="here", found="x")),
         ):
             recorder.record_sync(event)
         recorder.flush()

@@ -63,6 +63,7 @@ def _mutations(asked: argparse.Namespace) -> None:
     pool = target.seeds()
     resource.setrlimit(resource.RLIMIT_DATA, (asked.rss << 20, asked.rss << 20))
     signal.signal(signal.SIGALRM, _too_slow)
+    target.attempt(pool[0])  # what is imported late takes its time
     for seed in pool:
         _try(target, seed, counter, asked)
     end = time.monotonic() + asked.seconds
