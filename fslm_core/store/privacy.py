@@ -35,6 +35,10 @@ log = logging.getLogger("fslm.store")
 _KEY_BYTES = 32
 _TELLING = 3
 """Characters: a shorter value is no evidence that one text was copied from another."""
+_WORD = re.compile(r"\w+")
+_TELLING_WORD = 4
+_FEW_WORDS = 6
+"""A value of as many words is a name, an address, a title: its words of four letters and more tell of it."""
 _TELLING_BONES = 6
 """Letters and digits: what as many of them say is evidence, whatever stands between them."""
 
@@ -179,14 +183,15 @@ class Secrets:
     """The sensitive values one run has seen, to find them where they were copied to.
 
     They are found in other letter cases and other Unicode forms of the same letters, inside JSON text, and, from six
-    letters and digits on, with other spaces and punctuation between these. While ``known`` is False nobody can say what
-    they are, and every text counts as one.
+    letters and digits on, with other spaces and punctuation between these. Each longer word of a short one (a name, an
+    address) is found by itself. While ``known`` is False nobody can say what they are, and every text counts as one.
     """
 
     def __init__(self) -> None:
         self.known = False
         self._values: set[str] = set()
         self._bones: set[str] = set()
+        self._words: set[str] = set()
 
     def add(self, data: Any, names: frozenset[str] = frozenset()) -> None:
         """Remember every text and number in JSON data, and every key but the fields' ``names``."""
@@ -196,6 +201,8 @@ class Secrets:
                 self._values |= {text, *map(_folded, forms)}
                 if len(bones := _bones(text)) >= _TELLING_BONES:
                     self._bones.add(bones)
+                if len(words := _WORD.findall(text)) <= _FEW_WORDS:
+                    self._words.update(word for word in words if len(word) >= _TELLING_WORD)
 
     def scrub(self, data: Any, *, keep: frozenset[str] = frozenset(), names: frozenset[str] = frozenset()) -> Any:
         """A copy of JSON data without what equals, contains or is part of a secret.
@@ -227,8 +234,13 @@ class Secrets:
             if shorter == text and value in _folded(text):  # the letters fold otherwise; no place can be named
                 return REDACTED
             text = shorter
-        bones = _bones(text) if self._bones else ""
-        return REDACTED if any(value in bones for value in self._bones) else text
+        for word in sorted(self._words.intersection(_WORD.findall(_folded(text)))):
+            text = re.sub(rf"\b{re.escape(word)}\b", REDACTED, text, flags=re.IGNORECASE)
+        left = _folded(text).replace(REDACTED, " ")
+        bones = _bones(left) if self._bones else ""
+        if self._words.intersection(_WORD.findall(left)) or any(value in bones for value in self._bones):
+            return REDACTED
+        return text
 
     def _is_piece(self, folded: str) -> bool:
         if not self.known or folded in self._values:

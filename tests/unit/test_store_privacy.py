@@ -303,6 +303,12 @@ def test_secrets_are_found_as_a_whole_as_a_part_and_around() -> None:
     assert secrets.scrub_text("to ZOË STRASSE, with love") == f"to {REDACTED}, with love"
     assert secrets.scrub_text("to Zoë Straße, with love") == REDACTED  # found by other letters, so it has no place
     assert secrets.scrub_text("cab") == "cab"
+    assert secrets.scrub_text("dear STRASSE, straßen are") == f"dear {REDACTED}, straßen are"
+    assert secrets.scrub_text("dear Straße") == REDACTED
+    long = Secrets()
+    long.known = True
+    long.add("a whole text about an invoice and a delivery")
+    assert long.scrub_text("the invoice") == "the invoice"  # its words are everybody's
     assert secrets.scrub("Zoë", keep=frozenset({"Zoë"})) == "Zoë"
 
 
