@@ -174,3 +174,12 @@ def test_an_empty_cell_of_a_steps_gold_is_not_known(fslm: Fslm, tmp_path: Path) 
     data = fslm("eval", "demo.label", str(table), "--step-gold", "label.label=said", "--json").data
     (step,) = data["steps"]
     assert step["gold_rows"] == 2 and step["predicted_fed"]["rows"] == 2 and data["notes"] == []
+
+
+def test_where_no_text_is_kept_none_is_reported(fslm: Fslm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FSLM_TRACE__CONTENT", "none")
+    dev, out = write(tmp_path / "dev.jsonl"), tmp_path / "report"
+    assert fslm("eval", "demo.label", dev, "--out", str(out)).code == 0
+    (error,) = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
+    assert error["input"] is None and error["predicted"] == {"label": "good"}
+    assert not any(b"grief" in path.read_bytes() for path in out.rglob("*.*"))
