@@ -12,6 +12,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from pydantic_core import PydanticUndefined
 
 from fslm_core import errors, hooks, settings
 from fslm_core.cli import root
+from fslm_core.cli.errors import kinds, page_of, parents_of
 from fslm_core.train import recipe
 
 HERE = Path(__file__).parent
+TEXTS = HERE.parent / "tests" / "contract" / "error_texts"
 NONE = "&ndash;"
 MARK = "<!-- Written by docs/_generate.py from the code; edit the docstrings, not this page. -->"
 
@@ -36,8 +39,14 @@ def main() -> int:
         "recipe.md": recipe_page,
         "hooks.md": hooks_page,
         "errors.md": errors_page,
+        **{f"errors/{kind.code}.md": partial(error_page, kind) for kind in kinds()},
     }
-    stale = []
+    stale = [f"errors/{path.name}" for path in (HERE / "errors").glob("*.md") if f"errors/{path.name}" not in pages]
+    if "--check" not in sys.argv:
+        (HERE / "errors").mkdir(exist_ok=True)
+        for name in stale:
+            (HERE / name).unlink()
+        stale = []
     for name, make in pages.items():
         text = f"{MARK}\n\n" + "\n".join(make()).strip() + "\n"
         path = HERE / name
@@ -64,11 +73,6 @@ def cell(text: str) -> str:
     return " ".join(markdown(text).replace("|", "\\|").split())
 
 
-def summary(thing: object) -> str:
-    """The first paragraph of a docstring."""
-    return " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
-
-
 def table(heads: list[str], rows: Iterator[list[str]]) -> Iterator[str]:
     yield f"| {' | '.join(heads)} |"
     yield f"|{' --- |' * len(heads)}"
@@ -87,17 +91,53 @@ def errors_page() -> Iterator[str]:
         " expected, and what to do next; `error.to_dict()` is the same as JSON, and `error.code` never changes its"
         " meaning.\n"
     )
+    yield (
+        "Every code has a page here, with what causes the error, what to do, and what it says word for word; the tests"
+        " provoke each of them and compare. `fslm errors CODE` prints the same without a network, `fslm errors` the"
+        " list, and `fslm --debug …` shows an error's traceback, which is never shown otherwise.\n"
+    )
     doc = inspect.getdoc(errors) or ""
     tree = doc.split("::\n\n", 1)[1].split("\n\n")[0]
     yield "```text\n" + inspect.cleandoc(tree) + "\n```\n"
     yield "## Codes and exit codes\n"
     yield "The exit code is what the command line returns for an error; the message goes to standard error.\n"
-    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.FslmError)]
-    kinds.sort(key=lambda kind: inspect.getsourcelines(kind)[1])
     yield from table(
-        ["error", "code", "exit code", "when"],
-        ([f"`{kind.__name__}`", f"`{kind.code}`", str(kind.exit_code), cell(summary(kind))] for kind in kinds),
+        ["code", "error", "exit code", "when"],
+        (
+            [f"[`{k.code}`](errors/{k.code}.md)", f"`{k.__name__}`", str(k.exit_code), cell(page_of(k).summary)]
+            for k in kinds()
+        ),
     )
+
+
+def error_page(kind: type[errors.FslmError]) -> Iterator[str]:
+    """One class: its docstring, how to catch it, and the texts that its tests pin."""
+    page, parents = page_of(kind), parents_of(kind)
+    yield f"# `{kind.code}`\n"
+    yield markdown(page.summary) + "\n"
+    family = ", ".join(f"[`{parent.__name__}`]({parent.code}.md)" for parent in parents) or NONE
+    below = [child for child in kinds() if child is not kind and issubclass(child, kind)]
+    children = ", ".join(f"[`{child.__name__}`]({child.code}.md)" for child in below) or NONE
+    row = [f"`fslm_core.errors.{kind.__name__}`", str(kind.exit_code), family, children]
+    yield from table(["class", "exit code", "a kind of", "kinds of it"], iter([row]))
+    yield from (markdown(cause) + "\n" for cause in page.causes)
+    yield "## What to do\n"
+    yield markdown(page.cure[:1].upper() + page.cure[1:]) + "\n"
+    yield "## How to catch it\n"
+    yield f"```py\nfrom fslm_core.errors import {kind.__name__}\n```\n"
+    names = " or ".join(f"`except {caught.__name__}`" for caught in (kind, *parents))
+    ended = (
+        ""
+        if kind is errors.RunFailed
+        else " Where it ended a run, `engine.run` raises `RunFailed`, and `.error` is it."
+    )
+    yield f"{names} catches it.{ended}\n"
+    path = TEXTS / f"{kind.code}.txt"
+    if path.exists():
+        yield "## What it says\n"
+        for part in re.split(r"^# ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+            title, _, text = part.partition("\n\n")
+            yield f"{title[0].upper()}{title[1:]}:\n\n```text\n{text.rstrip()}\n```\n"
 
 
 # -- settings --------------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ class FslmError(Exception):
     """
 
     code: ClassVar[str] = "fslm"
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(
         self,
@@ -525,6 +525,7 @@ class RunFailed(FslmError):
         self.error = error
         super().__init__(error.what, where=error.where, hint=error.hint)
         self.found, self.expected = error.found, error.expected
+        self.exit_code = error.exit_code
 
     def __str__(self) -> str:
         return str(self.error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -148,10 +149,19 @@ def run(args: list[str]) -> int:
     return code
 
 
+def _as_utf8(argument: str) -> str:
+    """An argument that the locale could not read, read as UTF-8 if it is that."""
+    try:
+        argument.encode()
+        return argument
+    except UnicodeEncodeError:
+        return os.fsencode(argument).decode("utf-8", "surrogateescape")
+
+
 def _ended(args: list[str], session: Session) -> int:
     """Run the command and say how it ended."""
     try:
-        code = get_command(app).main(args, prog_name="fslm", standalone_mode=False, obj=session)
+        code = get_command(app).main(list(map(_as_utf8, args)), prog_name="fslm", standalone_mode=False, obj=session)
         sys.stdout.flush()
         if code == _INTERRUPTED:  # what Typer makes of Ctrl-C
             screen.say("interrupted")

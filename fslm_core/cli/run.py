@@ -63,6 +63,8 @@ def _run(session: Session, stack: Stack[Any, Any], checked: BaseModel, seed: int
         try:
             run = engine.run(stack, checked, seed=seed, timeout=timeout)
         except RunFailed as failed:
+            if session.debug:
+                screen.show_traceback(failed)
             screen.show_error(failed)
             _hint(engine, failed.run.id)
             raise typer.Exit(failed.exit_code) from None

@@ -66,6 +66,8 @@ def show_error(error: FslmError) -> None:
     notes = [("note", note) for note in error.notes]
     rows = (("found", error.found), ("expected", error.expected), *notes, ("next", error.hint))
     lines += [f"  {typer.style(name, bold=True)}: {_indented(text)}" for name, text in rows if text]
+    if sys.stderr.isatty():
+        lines.append(f"  more: `fslm errors {reason.code}`")
     typer.echo("\n".join(lines), err=True)
 
 
