@@ -33,11 +33,13 @@ PRELOADING = {
     "the application": {},
     "and torch": {APP: f"{LIBRARIES}\n\n{APP}"},
 }
+PATIENT = {"timeout=10": "timeout=600"}
+"""A machine that is busy with other things shall not cut the answers short."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """MiB: ``uss``, ``pss`` and ``rss`` are means over the workers, ``total`` the sum of ``pss`` with gunicorn's own."""
+    """MiB: ``uss``, ``pss``, ``rss`` are means over the workers, ``total`` is the sum of ``pss`` with gunicorn's own."""
 
     workers: int
     preloaded: str
@@ -50,7 +52,7 @@ class Row:
 def measure(workers: int, preloaded: str) -> Row:
     """Start the service, have it work, and read its memory."""
     with tempfile.TemporaryDirectory() as folder:
-        service = Service(Path(folder), f"--workers={workers}", real=True, change=PRELOADING[preloaded])
+        service = Service(Path(folder), f"--workers={workers}", real=True, change=PRELOADING[preloaded] | PATIENT)
         try:
             eventually(service.ready)
             _work(service, workers)
@@ -73,7 +75,7 @@ def _work(service: Service, workers: int) -> None:
     with ThreadPoolExecutor(workers * 2) as pool:
         questions = [f"where is my order {number}? It is late by now" for number in range(workers * 8)]
         answers = list(pool.map(service.ask, questions))
-    assert {answer.status_code for answer in answers} <= {200, 503}
+    assert {answer.status_code for answer in answers} == {200}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
