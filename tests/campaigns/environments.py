@@ -221,9 +221,14 @@ class Campaign:
             subprocess.run(["umount", place], check=True)
 
     def model_on_a_read_only_root(self) -> None:
-        """With the model in the cache, a run needs to write nothing but its trace."""
-        self.run(code=0, mounts="mount -o remount,ro,bind /; mount -t tmpfs none /mnt", FSLM_DATA_DIR="/mnt")
-        self.run(code=0, mounts="mount -o remount,ro,bind /", says="no trace", FSLM_TRACE__ON_FAILURE="continue")
+        """With the model in the cache, a run needs to write nothing but its trace.
+
+        Temporary files have a place here, as in most containers: libraries that torch loads where they are installed
+        (dill is one) ask for it, though fslm does not.
+        """
+        mounts = "mount -o remount,ro,bind /; mount -t tmpfs none /mnt"
+        self.run(code=0, mounts=mounts, TMPDIR="/mnt", FSLM_DATA_DIR="/mnt")
+        self.run(code=0, mounts=mounts, TMPDIR="/mnt", FSLM_TRACE__ON_FAILURE="continue", says="no trace")
 
 
 @contextmanager
