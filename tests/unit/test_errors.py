@@ -58,10 +58,11 @@ SPECIMENS: list[FslmError] = [
     UnknownNameError.of("stack", "tirage", ["triage"]),
     StageFailedError("a", problems=[Problem("json", "bad", "x")], attempts=[Attempt(0, None, "raw")]),
     RunFailed({"id": 1}, FslmError("inner", hint="h")),
+    *(kind("any", where="b", hint="c") for kind in KINDS if kind not in (CheckError, RunFailed)),
 ]
 
 
-@pytest.mark.parametrize("error", SPECIMENS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("error", SPECIMENS, ids=lambda e: f"{type(e).__name__}: {e.what}")
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
 def test_errors_cross_processes_whole(error: FslmError, again: Any) -> None:
     other = again(error)
@@ -82,14 +83,53 @@ def test_what_carries_more_shows_it() -> None:
     assert str(SPECIMENS[4]) == str(FslmError("inner", hint="h"))
 
 
+def test_notes_are_kept_and_told() -> None:
+    error = FslmError("inner", hint="h")
+    error.add_note("row 7")
+    failed = RunFailed(None, error)
+    failed.add_note("of the night's batch")
+    assert failed.notes == ("row 7", "of the night's batch")
+    assert failed.to_dict() == {"code": "fslm", "what": "inner", "next": "h", "notes": ["row 7"]}
+    assert pickle.loads(pickle.dumps(error)).notes == ("row 7",)
+
+
+def test_a_failed_run_exits_as_the_error_that_ended_it() -> None:
+    assert {RunFailed(None, kind("a")).exit_code for kind in KINDS if kind not in (CheckError, RunFailed)} == {
+        kind.exit_code for kind in KINDS
+    }
+
+
+def test_an_error_of_several_runs_is_told_of_each_at_its_place() -> None:
+    error = FslmError("it broke", where="the backend", hint="h")
+    error.__cause__ = ValueError("why")
+    first, second = error.at("run 1"), error.at("run 2")
+    assert (error.where, first.where, second.where) == ("the backend", "run 1, the backend", "run 2, the backend")
+    assert type(first) is FslmError and first.__cause__ is error.__cause__
+    assert FslmError("it broke").at("run 1").where == "run 1"
+
+
+def test_whoever_catches_the_root_catches_all_and_finds_the_cause() -> None:
+    for kind in KINDS:
+        assert issubclass(kind, FslmError) and issubclass(kind, Exception)
+    with pytest.raises(FslmError) as caught:
+        try:
+            raise ValueError("why")
+        except ValueError as error:
+            raise FslmError("it broke", where="here", hint="mend it") from error
+    assert str(caught.value.__cause__) == "why"
+
+
 def test_near_names_are_offered() -> None:
     error = UnknownNameError.of("stack", "tirage", ["other", "triage"])
     assert error.what == "there is no stack named 'tirage'"
+    assert error.where == "the plugins loaded"
     assert error.hint == "did you mean 'triage'?"
     assert error.expected == "one of other, triage"
     far = UnknownNameError.of("stack", "zzz", ["other"], hint="look elsewhere")
     assert far.hint == "look elsewhere"
     assert "fslm list" in str(UnknownNameError.of("stack", "zzz", []).hint)
+    assert UnknownNameError.of("run", "zzz", ["other"]).hint == "see `fslm trace list`"
+    assert UnknownNameError.of("field", "zzz", ["other"], where="the report").where == "the report"
     assert len(str(UnknownNameError.of("stack", "z" * 10_000, [f"name{i}" for i in range(10_000)]))) < 2000
 
 

@@ -18,7 +18,7 @@ import fslm_core
 from fslm_core.cli.errors import kinds
 from fslm_core.cli.root import EXIT_CODES
 
-from .conftest import install
+from .conftest import Result, install
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and shells")
 
@@ -184,6 +184,16 @@ def test_debug_shows_what_was_raised_and_where(tmp_path: Path, line: str, code: 
     assert process.returncode == code
     assert "Traceback (most recent call last)" in process.stderr and raised in process.stderr
     assert ("error[" in process.stderr) is (code != 0)
+
+
+def test_a_code_is_explained_without_a_network(fslm: Callable[..., Result]) -> None:
+    shown = fslm("errors", "input")
+    assert (shown.code, shown.err) == (0, "")
+    assert shown.out.startswith("error[input]  InputError, exit code 2, a kind of UsageError, FslmError\n\n")
+    assert "\nNext: give what expected says." in shown.out
+    assert fslm("errors", "--json").data == [fslm("errors", kind.code, "--json").data for kind in kinds()]
+    assert all(kind.code in fslm("errors").out for kind in kinds())
+    assert "did you mean 'input'?" in fslm("errors", "inputs").err
 
 
 def test_every_exit_code_of_an_error_is_documented() -> None:
