@@ -28,6 +28,8 @@ _MARKS = (
 """Byte order marks, UTF-32's before the one of UTF-16 that it begins with."""
 _LETTER = re.compile(rb"[A-Za-z\x80-\xff]")
 _HIGH = re.compile(rb"[\x80-\xff]")
+_ZEROS = 0.2
+"""A text in UTF-16 has more zero bytes than that, any other a few by accident."""
 _FOREIGN = 0.25
 """No text of a language that cp1252 is made for has a larger share of letters outside ASCII."""
 
@@ -124,7 +126,7 @@ def _encoding(path: Path, reading: Reading, warnings: list[str]) -> str:
     for mark, name in _MARKS:
         if sample.startswith(mark):
             return name
-    if b"\0" in sample:
+    if sample.count(0) > _ZEROS * len(sample):
         even, odd = sample[::2].count(0), sample[1::2].count(0)
         guessed = "utf-16-le" if odd > 4 * even else "utf-16-be" if even > 4 * odd else None
         if guessed is None:
@@ -145,7 +147,8 @@ def _western(path: Path, warnings: list[str]) -> str:
             letters += len(_LETTER.findall(chunk))
             high += len(_HIGH.findall(chunk))
             if not shown and (found := _HIGH.search(chunk)):
-                shown = chunk[max(0, found.start() - 20) : found.start() + 20].splitlines()[0]
+                before, after = chunk[: found.start()], chunk[found.start() :]
+                shown = before.rpartition(b"\n")[2][-20:] + after.partition(b"\n")[0][:20]
     if high > _FOREIGN * letters or not _decodes(path, "cp1252"):
         raise _untold(path, "it is neither UTF-8 nor a Western European Windows text")
     example = shown.decode("cp1252", "replace").strip()

@@ -51,7 +51,8 @@ def divide(
     """Give every cluster to one split; large clusters first, then those with rare labels.
 
     Each goes where its rows are most wanted: to the split that, with it, has the smallest part of what it should have
-    of these labels and of rows in all. A label that occurs in as many clusters as there are splits is due in each.
+    of these labels and of rows in all. A label that occurs in as many clusters as there are splits is due in each; one
+    in fewer goes where most rows go, unless so many labels are like it that only rows in all can be balanced.
 
     Args:
         clusters: the rows of each, by their places.
@@ -61,8 +62,12 @@ def divide(
     Returns:
         The split of each row.
     """
-    held = [Counter(label for row in rows for label in (*labels[row], _ROWS)) for rows in clusters]
-    totals = sum(held, Counter[Hashable]())
+    held = _without_scarce(
+        [Counter(label for row in rows for label in (*labels[row], _ROWS)) for rows in clusters], shares
+    )
+    totals: Counter[Hashable] = Counter()
+    for counts in held:
+        totals.update(counts)
     due = _due(held, totals, shares)
     order = list(range(len(clusters)))
     random.Random(seed).shuffle(order)
@@ -77,8 +82,19 @@ def divide(
     return made
 
 
+_SCARCE = 0.05
 _ROWS = object()
 """Stands among labels for the row itself, so that splits are balanced in all."""
+
+
+def _without_scarce(held: list[Counter[Hashable]], shares: Mapping[str, float]) -> list[Counter[Hashable]]:
+    """The label counts of clusters, without labels too scarce for every split if many rows have such a one."""
+    spread = Counter(label for counts in held for label in counts if label is not _ROWS)
+    scarce = {label for label, clusters in spread.items() if clusters < len(shares)}
+    rows = sum(counts[_ROWS] for counts in held)
+    if sum(counts[label] for counts in held for label in scarce & counts.keys()) <= _SCARCE * rows:
+        return held
+    return [Counter({label: n for label, n in counts.items() if label not in scarce}) for counts in held]
 
 
 def _due(
