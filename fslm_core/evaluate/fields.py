@@ -1,13 +1,10 @@
 """Which fields a message has and how each is compared: as a label, a text, a number, a list, or whole.
 
->>> from typing import Literal
->>> class Address(BaseModel):
-...     city: str
 >>> class Order(BaseModel):
 ...     kind: Literal["new", "old"] | None
-...     to: Address
+...     city: str
 >>> [(field.name, field.kind, field.labels) for field in fields_of(Order)]
-[('kind', 'label', ('new', 'old', 'null')), ('to.city', 'text', ())]
+[('kind', 'label', ('new', 'old', 'null')), ('city', 'text', ())]
 """
 
 from __future__ import annotations
