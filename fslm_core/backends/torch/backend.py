@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -68,6 +69,7 @@ class TorchBackend:
         runs = []
         for model in models:
             require()
+            await self._prepare(import_module, f"{__package__}.worker")  # torch takes seconds: not on the engine's loop
             ref = await self._prepare(self._resolved, model)
             await self._prepare(self._vocabulary, ref)
             runs.append(await self._errand(partial(_touch, ref), ref, None))
@@ -129,9 +131,9 @@ class TorchBackend:
             return self._worker
 
     async def _prepare(self, work: Callable[..., T], *args: Any) -> T:
-        from .worker import closed
-
         if self._closed:
+            from .worker import closed
+
             raise closed()
         return await asyncio.get_running_loop().run_in_executor(self._preparer, work, *args)
 
