@@ -130,8 +130,10 @@ def _show(done: Prepared, as_json: bool) -> None:
 
 def _lines(report: dict[str, Any], *, everything: bool) -> list[str]:
     clusters, naive, conflicts = report["clusters"], report["random_split"], report["conflicts"]
+    several = clusters["of_several_rows"]
+    stay = "1 cluster of several rows stays" if several == 1 else f"{several:,} clusters of several rows stay"
     lines = [
-        f"{clusters['of_several_rows']:,} clusters of several rows stay whole, the largest of {clusters['largest']:,};"
+        f"{stay} whole, the largest of {clusters['largest']:,};"
         f" a random split would have put {naive['also_in_train']:,} of {naive['held_out']:,} held-out rows beside"
         " their like in train"
     ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,3 +113,14 @@ def test_what_is_wrong_is_said_with_what_to_do(
     done = fslm("data", "prepare", *arguments)
     assert done.code == code and told in done.err and "next" in done.err
     assert not Path("o").exists()
+
+
+def test_the_walk_of_the_guide_prints_what_it_says(fslm: Fslm, environment: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text("utf-8")
+    (table,) = re.findall(r'^```csv title="reviews.csv"\n(.*?)^```', page, re.M | re.S)
+    (command, said) = re.findall(r"^```console\n\$ fslm (.*?)\n(.*?)^```", page, re.M | re.S)[0]
+    Path("reviews.csv").write_text(table, "utf-8")
+    done = fslm(*shlex.split(command))
+    assert done.code == 0, done.err
+    assert done.out == said
+    assert "mood: too few rows to be in every split: gud" in done.err
