@@ -37,7 +37,7 @@ LACKING = """
     chown chroot fchmod fchown fork forkpty getegid geteuid getgid getgroups getloadavg getpgid getpgrp
     getpriority getsid getuid initgroups killpg lchown lockf mkfifo mknod nice openpty pread preadv pthread_kill
     pthread_sigmask pwrite pwritev readv register_at_fork sched_getaffinity sched_setaffinity sched_yield sendfile
-    set_blocking setegid seteuid setgid setitimer setpgid setsid setuid statvfs sync tcgetpgrp uname wait wait3
+    set_blocking setegid seteuid setgid setitimer setpgid setsid setuid sync tcgetpgrp uname wait wait3
     wait4 waitid writev
 """
 
