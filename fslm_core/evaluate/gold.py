@@ -70,11 +70,11 @@ def read_cases(stack: Stack[Any, Any], rows: Iterable[Mapping[str, Any]], lines:
     Raises:
         CheckError: the stack cannot be wired.
     """
-    found, _ = Cases(), stack.wiring
+    found, private = Cases(), bool(marks_of(stack))
     for place, row in enumerate(rows):
         line = lines[place] if lines is not None else place + 1
         try:
-            reader = _Reader(stack, line, found.notes)
+            reader = _Reader(stack, line, found.notes, private)
             found.cases.append(reader.case(row))
         except FslmError as error:
             said = f"{error.what}: {error.found}" if error.found else error.what
@@ -83,13 +83,13 @@ def read_cases(stack: Stack[Any, Any], rows: Iterable[Mapping[str, Any]], lines:
 
 
 class _Reader:
-    """Reads one row."""
+    """Reads one row; where ``private``, nothing is quoted of it."""
 
-    def __init__(self, stack: Stack[Any, Any], line: int, notes: list[RowProblem]) -> None:
+    def __init__(self, stack: Stack[Any, Any], line: int, notes: list[RowProblem], private: bool) -> None:
         self._stack = stack
         self._line = line
         self._notes = notes
-        self._private = bool(marks_of(stack))
+        self._private = private
 
     def case(self, row: Mapping[str, Any]) -> Case:
         """Return the row as a case.

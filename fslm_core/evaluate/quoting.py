@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from ..errors import FslmError
+from ..message import Marks
 from ..schema import plain_data
 from ..stack import INPUT, OUTPUT, Stack
 from ..store import Redactor, marks_of
@@ -43,7 +44,7 @@ def _wrong_rows(
     fed: Mapping[str, Sequence[Answer | None]],
     content: Content,
 ) -> Iterator[Wrong]:
-    specs = fields_of(stack.output)
+    specs, marks = fields_of(stack.output), marks_of(stack)
     models = {step.name: step.stage.output for step in stack.steps}
     for place, (case, passage) in enumerate(zip(cases, passages, strict=True)):
         whole = passage.whole
@@ -56,7 +57,7 @@ def _wrong_rows(
         fields = wrong_fields(case.gold, whole.value, specs)
         if not fields and not steps:
             continue
-        quote = _Quote(stack, case.input, content)
+        quote = _Quote(stack, marks, case.input, content)
         quote.see(OUTPUT, case.gold, whole.value)
         for name, found in steps.items():
             quote.see(name, *found.values())
@@ -88,8 +89,7 @@ def _wrong_step(
 class _Quote:
     """Says what may be said of one row."""
 
-    def __init__(self, stack: Stack[Any, Any], input: BaseModel, content: Content) -> None:
-        marks = marks_of(stack)
+    def __init__(self, stack: Stack[Any, Any], marks: Marks, input: BaseModel, content: Content) -> None:
         self._input = input
         self._none = content == "none"
         self._full = content == "full" or (content == "redacted" and not marks)
