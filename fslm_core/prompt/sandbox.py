@@ -27,8 +27,10 @@ _MAX_HANDLED = 20_000_000
 """Characters and items that expressions of one rendering may handle altogether."""
 _VALUE = 200
 """What one value costs besides, in characters."""
-_HELD = 10
+_HELD = 40
 """What a value costs that another holds."""
+_CHARACTER = 20
+"""What a character costs that becomes a value of its own."""
 _MAX_LOOPS = 100_000
 """Passages through loops in one rendering."""
 _MAX_BITS = 4096
@@ -77,27 +79,32 @@ def _spend(*values: object) -> None:
     budget = _budget.get()
     if budget is None:
         return
-    budget.handled -= (_VALUE - _HELD) * len(values)
+    left = budget.handled - _VALUE * len(values)
     waiting: list[Any] = list(values)
-    while waiting:
+    while waiting and left >= 0:
         value = waiting.pop()
-        budget.handled -= _HELD + (len(value) if isinstance(value, str | bytes) else 0)
-        if budget.handled < 0:
-            raise SecurityError(f"it handles more than {_MAX_HANDLED} characters")
-        if isinstance(value, dict):
+        left -= _HELD
+        if isinstance(value, str | bytes):
+            left -= len(value)
+        elif isinstance(value, dict):
             waiting += value.keys()
             waiting += value.values()
         elif isinstance(value, list | tuple | set | frozenset):
             waiting += value
         elif isinstance(value, BaseModel):
             waiting += value.__dict__.values()
+        elif callable(value) and not isinstance(value, Undefined):
+            raise SecurityError("it hands a function on; a method of text is called with ()")
+    budget.handled = left
+    if left < 0:
+        raise SecurityError(f"it handles more than {_MAX_HANDLED} characters")
 
 
 def _spend_on_items(value: object) -> None:
     """Charge for the values that one text is about to become."""
     budget = _budget.get()
     if budget is not None and isinstance(value, str):
-        budget.handled -= 2 * _HELD * len(value)
+        budget.handled -= _CHARACTER * len(value)
         if budget.handled < 0:
             raise SecurityError(f"it handles more than {_MAX_HANDLED} characters")
 
@@ -260,6 +267,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return obj[attribute]
         return super().getattr(obj, attribute)
 
+    def wrap_str_format(self, value: Any) -> None:
+        """No wrapper for ``str.format`` as Jinja's: it is refused like every method that is not listed."""
+
     def getitem(self, obj: Any, argument: Any) -> Any:
         _spend(*([obj] if isinstance(argument, slice) else []), *([argument] if isinstance(argument, tuple) else []))
         return super().getitem(obj, argument)
@@ -286,6 +296,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if obj.__name__ in _ITEMS:
             _spend_on_items(obj.__self__)
         return super().call(context, obj, *args, **kwargs)
+
+    def from_string(self, source: Any, *args: Any, **kwargs: Any) -> Any:
+        """As Jinja's; a tree, which is how it hands over an expression, is watched over too."""
+        if isinstance(source, nodes.Template):
+            source = _Instrument(_origins(source)).visit(source)
+        return super().from_string(source, *args, **kwargs)
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
