@@ -130,6 +130,21 @@ def prune(
             screen.say(f"{_count(len(chosen.runs))} would be forgotten")
 
 
+@app.command()
+def interrupt(
+    ctx: typer.Context,
+    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Ids of runs, or their beginnings.")],
+) -> None:
+    """Mark runs as interrupted that say `running` though you know that their process is gone.
+
+    A process that ended on this machine is seen, and its runs are marked by themselves; one of another host or
+    container cannot be. A run that goes on after all is recorded as ever when it ends.
+    """
+    with _writing(ctx) as store:
+        marked = store.interrupt(runs)
+    screen.say(f"{_count(len(marked))} marked as interrupted")
+
+
 def _forget(store: TraceStore, chosen: Forgotten, *, yes: bool, as_json: bool) -> None:
     if chosen.runs and not yes:
         _confirm(chosen.runs)

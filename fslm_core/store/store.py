@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +26,7 @@ from .typed import typed_row, typed_run
 log = logging.getLogger("fslm.store")
 LAST = "last"
 _NEAR = 5
+_INTERRUPT = "UPDATE runs SET status = 'interrupted' WHERE id = ? AND status = 'running'"
 
 
 class TraceStore:
@@ -225,6 +226,27 @@ class TraceStore:
             runs = select(connection, older_than=older_than, keep=keep, stack=stack)
         return Forgotten(runs) if dry_run else self.forget(runs, patience=patience)
 
+    def interrupt(self, runs: Sequence[str]) -> tuple[str, ...]:
+        """Mark runs as interrupted on the word of someone who knows that nobody works on them any more.
+
+        That a process of this machine has ended is seen; of another host or container it cannot be, and its runs stay
+        ``running``. If one is going on after all, its end is recorded as ever.
+
+        Args:
+            runs: each named as for :meth:`run`.
+
+        Returns:
+            The ids of those that were ``running``.
+
+        Raises:
+            UnknownNameError: no such run, or several; none is marked then.
+            StoreError: the database cannot be written.
+        """
+        named = self.named(runs)
+        with translated(self.path), closing(connect(self.path, readonly=False)) as connection, transaction(connection):
+            marked = [run for run in named if connection.execute(_INTERRUPT, (run,)).rowcount]
+        return tuple(marked)
+
     def pending(self) -> int:
         """How many runs are gone from the tables though an interruption kept their bytes from being overwritten."""
         with self._reading() as connection:
@@ -253,9 +275,7 @@ class TraceStore:
 
 def _find(connection: sqlite3.Connection, name: str) -> sqlite3.Row:
     if not name.isprintable():  # no id is so, and what is no Unicode cannot be asked for at all
-        raise UnknownNameError(
-            f"there is no run named {name[:80]!r}", where="the trace", hint="see `fslm trace list`"
-        )
+        raise UnknownNameError(f"there is no run named {name[:80]!r}", where="the trace", hint="see `fslm trace list`")
     if name == LAST:
         found = connection.execute("SELECT * FROM runs ORDER BY started DESC, id DESC LIMIT 1").fetchall()
     else:
@@ -304,7 +324,7 @@ def _mark_interrupted(connection: sqlite3.Connection) -> None:
     lost = [(run,) for run, owner in rows if is_gone(owner)]
     if lost:
         with transaction(connection):
-            connection.executemany("UPDATE runs SET status = 'interrupted' WHERE id = ? AND status = 'running'", lost)
+            connection.executemany(_INTERRUPT, lost)
 
 
 @cache

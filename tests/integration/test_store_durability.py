@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,26 @@ def test_a_living_process_keeps_its_runs(tmp_path: Path) -> None:
         assert statuses(path) == ["running"]
     with TraceStore.open(path, content="full"):
         assert statuses(path) == ["interrupted"]
+
+
+def test_a_run_of_another_container_is_marked_by_hand(tmp_path: Path) -> None:
+    path = tmp_path / "trace.db"
+    process = writer(path, "elsewhere", 0)
+    assert process.stdout and process.stdout.readline() == "started elsewhere\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE runs SET owner = json_set(owner, '$.host', 'another')")
+        connection.commit()
+    with TraceStore.open(path, content="full") as store:
+        store.recorder().record_sync(RunStarted("over", "notes", noted("over", "input", "x"), 0, 3.0))
+        finish = RunFinished("over", "notes", "succeeded", 4.0, 1.0, noted("over", "output", "y"))
+        assert store.run("elsewhere").row.status == "running"
+        assert store.interrupt(["else", "over"]) == ("elsewhere", "over")
+        assert store.run("elsewhere").row.status == "interrupted"
+        store.recorder().record_sync(finish)  # it went on after all
+        assert store.run("over").row.status == "succeeded"
+        assert store.interrupt(["over", "elsewhere"]) == ()
 
 
 def statuses(path: Path) -> list[str]:

@@ -110,6 +110,14 @@ def test_traces_are_listed_newest_first(fslm: Fslm) -> None:
     assert fslm("trace", "show", "nonsense").code == 2
 
 
+def test_only_a_running_run_is_marked_as_interrupted(fslm: Fslm) -> None:
+    assert fslm("run", "demo", "hi").code == 0
+    result = fslm("trace", "interrupt", "last")
+    assert result.code == 0 and "0 runs marked" in result.err
+    assert fslm("trace", "list", "--json").data[0]["status"] == "succeeded"
+    assert fslm("trace", "interrupt", "nosuch").code == 2
+
+
 def test_settings_decide_what_the_trace_keeps(fslm: Fslm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FSLM_TRACE__CONTENT", "none")
     fslm("run", "demo.label", "secret words")
