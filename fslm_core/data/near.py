@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from array import array
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -100,20 +101,29 @@ def join_near(clusters: Clusters, forms: Sequence[str], threshold: float) -> Non
     first: dict[str, int] = {}
     for place, form in enumerate(forms):
         first.setdefault(form, place)
-    texts = sorted(first, key=lambda form: (len(trigrams(form)), form))
-    rank = _ranks(texts)
+    sets = _ranked(list(first))
     index = _Index(threshold)
     bits: list[int] = []  # a few bits of each set; one that a set lacks is a member it does not share
-    for number, form in enumerate(texts):
-        ranks = sorted(map(rank.__getitem__, trigrams(form)))
+    for number, (ranks, form) in enumerate(sets):
         mine, most = _bits(ranks), len(ranks) - index.shared(len(ranks))
         for other in index.candidates(ranks):
             if (mine & ~bits[other]).bit_count() <= most:
-                one, two = first[form], first[texts[other]]
-                if clusters.of(one) != clusters.of(two) and similarity(form, texts[other]) >= threshold:
+                near = sets[other][1]
+                one, two = first[form], first[near]
+                if clusters.of(one) != clusters.of(two) and similarity(form, near) >= threshold:
                     clusters.join(one, two)
         bits.append(mine)
         index.add(number, ranks)
+
+
+def _ranked(texts: Sequence[str]) -> list[tuple[Sequence[int], str]]:
+    """The texts, those with few trigrams first, each with its trigrams' places in the order from rare to frequent."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(trigrams(text))
+    rank = {gram: place for place, gram in enumerate(sorted(counts, key=lambda gram: (counts[gram], gram)))}
+    sets = [(array("L", sorted(map(rank.__getitem__, trigrams(text)))), text) for text in texts]
+    return sorted(sets, key=lambda one: (len(one[0]), one[1]))
 
 
 def _bits(ranks: Iterable[int]) -> int:
@@ -121,12 +131,6 @@ def _bits(ranks: Iterable[int]) -> int:
     for rank in ranks:
         bits |= 1 << rank % _BITS
     return bits
-
-
-def _ranks(texts: Iterable[str]) -> dict[str, int]:
-    """Every trigram's place in the order from rare to frequent."""
-    counts = Counter(gram for text in texts for gram in trigrams(text))
-    return {gram: place for place, gram in enumerate(sorted(counts, key=lambda gram: (counts[gram], gram)))}
 
 
 class _Index:
