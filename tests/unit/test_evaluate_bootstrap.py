@@ -57,7 +57,12 @@ def test_rows_that_belong_together_are_drawn_together() -> None:
     alone = Bootstrap(range(80)).ratio(hits, [1] * 80).interval()
     grouped = Bootstrap([place // 4 for place in range(80)]).ratio(hits, [1] * 80).interval()
     assert grouped[1] - grouped[0] > 1.5 * (alone[1] - alone[0])
-    assert Bootstrap([0] * 80).ratio(hits, [1] * 80).interval() == (0.5, 0.5)
+
+
+def test_one_group_alone_has_no_interval() -> None:
+    single = Bootstrap([0] * 8 + [1] * 8).ratio([1, 0] * 8, [1] * 8 + [0] * 8)
+    assert single.value == 0.5 and single.groups == 1 and all(map(math.isnan, single.interval()))
+    assert not any(map(math.isnan, Bootstrap([0] * 8 + [1] * 8).ratio([1, 0] * 8, [1] * 16).interval()))
 
 
 def test_a_difference_on_the_same_rows_is_paired() -> None:
@@ -77,7 +82,7 @@ def test_a_difference_on_the_same_rows_is_paired() -> None:
 def test_a_share_of_nothing_is_not_defined_and_says_so() -> None:
     stat = Bootstrap(range(3)).ratio([0, 0, 0], [0, 0, 0])
     assert math.isnan(stat.value) and all(map(math.isnan, stat.interval())) and stat.n == 0
-    rare = Bootstrap(range(3)).ratio([1, 0, 0], [1, 0, 0])  # some draws miss the only row it is about
+    rare = Bootstrap(range(3)).ratio([1, 1, 0], [1, 1, 0])  # some draws miss the rows it is about
     assert rare.value == 1 and rare.interval() == (1.0, 1.0) and np.isnan(rare.samples).any()
     empty = Bootstrap([]).ratio([], [])
     assert math.isnan(empty.value)

@@ -1,4 +1,4 @@
-"""Ways out of Jinja's sandbox that the world knows of, and bombs: every one is refused, in a template and in a ``when``.
+"""Ways out of Jinja's sandbox that the world knows of, and bombs: every one is refused, in templates and conditions.
 
 The payloads are those of the advisories and of the usual collections, written for this sandbox's variables.
 """
