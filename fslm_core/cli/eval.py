@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import random
 from collections.abc import Mapping, Sequence, Set
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ..data import Reading, Rejected, Row, Target, read_rows
+from ..data.cells import date_text
 from ..data.columns import look_up, parse_mapping
 from ..errors import DataError, UsageError
 from ..evaluate import Cases, Figure, Interval, Plan, Report, Work, read_cases, require_extra, write_report
@@ -25,6 +27,7 @@ from .session import content_of, opened, session_of
 
 app = typer.Typer(add_completion=False)
 
+_DATES = (datetime.date, datetime.time)
 _HOW_TO_CONTROL = "pass --train FILE, the rows its stages were trained on, for a linear control beside it"
 
 
@@ -201,7 +204,8 @@ def _with_steps(row: Row, steps: Mapping[tuple[str, str], str], path: Path, skip
 
     Where all of a step's columns are empty it is skipped, if it can be, else nothing is known of it.
     """
-    made = {**row.extra, "input": row.input, "output": row.output}
+    extra = {name: date_text(cell) if isinstance(cell, _DATES) else cell for name, cell in row.extra.items()}
+    made = {**extra, "input": row.input, "output": row.output}
     if not steps:
         return made
     own = row.extra.get("steps")
@@ -232,7 +236,7 @@ def _cell(row: Row, column: str, path: Path) -> Any:
             expected="one of " + ", ".join(row.extra),
             hint="a column that fills a field of input or output cannot be a step's gold, too",
         )
-    return None if value == "" else value
+    return date_text(value) if isinstance(value, _DATES) else None if value == "" else value
 
 
 def _limit(read: Cases, limit: int | None, seed: int) -> None:

@@ -27,25 +27,34 @@ _CACHED = 8_000_000
 class Stat:
     """A figure: its value on the rows as they are, its value on each resample, and how many rows it is about.
 
-    NaN where it is not defined (a share of no rows).
+    NaN where it is not defined (a share of no rows). ``groups``: how many groups those rows are from.
     """
 
     value: float
     samples: Floats
     n: int
+    groups: int
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """The percentile interval over the resamples in which the figure is defined; NaN where there are none."""
+        """The percentile interval over the resamples in which the figure is defined.
+
+        NaN where there are none, or where all rows are from one group: drawing it again says nothing.
+        """
         import numpy as np
 
         defined = self.samples[~np.isnan(self.samples)]
-        if np.isnan(self.value) or not len(defined):
+        if np.isnan(self.value) or not len(defined) or self.groups < 2:
             return float("nan"), float("nan")
         low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
 
     def __sub__(self, other: Stat) -> Stat:
-        return Stat(self.value - other.value, self.samples - other.samples, min(self.n, other.n))
+        return Stat(
+            self.value - other.value,
+            self.samples - other.samples,
+            min(self.n, other.n),
+            min(self.groups, other.groups),
+        )
 
 
 class Bootstrap:
@@ -91,19 +100,25 @@ class Bootstrap:
                 float(values[i]) if np.isfinite(values[i]) else float("nan"),
                 samples[:, i],
                 int(np.count_nonzero(columns[:, 2 * i + 1])),
+                len(np.unique(self._groups[columns[:, 2 * i + 1] != 0])),
             )
             for i in range(len(pairs))
         ]
 
     def mean(self, stats: Sequence[Stat]) -> Stat:
-        """The plain mean of figures, over those that are defined; its ``n`` is the largest of theirs."""
+        """The plain mean of figures, over those that are defined; its counts are the largest of theirs."""
         import numpy as np
 
         if not stats:
-            return Stat(float("nan"), np.full(self._resamples, np.nan), 0)
+            return Stat(float("nan"), np.full(self._resamples, np.nan), 0, 0)
         values = np.array([stat.value for stat in stats])
         samples = np.stack([stat.samples for stat in stats])
-        return Stat(_nan_mean(values[:, None])[0], _nan_mean(samples), max(stat.n for stat in stats))
+        return Stat(
+            _nan_mean(values[:, None])[0],
+            _nan_mean(samples),
+            max(stat.n for stat in stats),
+            max(stat.groups for stat in stats),
+        )
 
     def sums(self, columns: Floats) -> Floats:
         """The sum of each column over each resample: rows x columns in, resamples x columns out."""

@@ -102,8 +102,10 @@ def ranged(figure: Interval | None) -> str:
 
 def signed(figure: Interval | None) -> str:
     """A difference with its sign and interval; ``*`` where the interval leaves out 0."""
-    if figure is None or figure.value is None or figure.low is None or figure.high is None:
+    if figure is None or figure.value is None:
         return "-"
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:+.3f}"
     sure = " *" if figure.low > 0 or figure.high < 0 else ""
     return f"{figure.value:+.3f} ({figure.low:+.3f} to {figure.high:+.3f}){sure}"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from .bootstrap import Bootstrap, Stat
@@ -215,7 +215,7 @@ def _labels(
     }
     nothing = boot.mean([])
     both = {"f1": boot.mean([s.stats["f1"] for s in found.values()]), "micro_f1": stats[-1] if labels else nothing}
-    rows = {name: Stat(stat.value, stat.samples, len(gold)) for name, stat in both.items()}
+    rows = {name: replace(stat, n=len(gold)) for name, stat in both.items()}
     return rows, found, _confusion(gold, said, labels)
 
 

@@ -60,7 +60,7 @@ def test_rows_that_belong_together_are_drawn_together() -> None:
 
 
 def test_one_group_alone_has_no_interval() -> None:
-    single = Bootstrap([0] * 8 + [1] * 8).ratio([1, 0] * 8, [1] * 8 + [0] * 8)
+    single = Bootstrap([0] * 8 + [1] * 8).ratio([1, 0] * 4 + [0] * 8, [1] * 8 + [0] * 8)
     assert single.value == 0.5 and single.groups == 1 and all(map(math.isnan, single.interval()))
     assert not any(map(math.isnan, Bootstrap([0] * 8 + [1] * 8).ratio([1, 0] * 8, [1] * 16).interval()))
 
