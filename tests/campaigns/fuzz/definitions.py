@@ -63,8 +63,20 @@ def _variables(found: dict[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-_NAMES = ("FSLM_", "FSLM_TRACE", "FSLM_TRACE__", "FSLM_STAGES", "FSLM_STAGES__A__", "FSLM_TORCH__THREADS",
-          "FSLM_OFFLINE", "FSLM_CACHE_DIR", "FSLM_PLUGINS", "FSLM_OPENAI__MODELS", "FSLM_BACKEND", "FSLM_PROFILE")  # fmt: skip
+_NAMES = (
+    "FSLM_",
+    "FSLM_TRACE",
+    "FSLM_TRACE__",
+    "FSLM_STAGES",
+    "FSLM_STAGES__A__",
+    "FSLM_TORCH__THREADS",
+    "FSLM_OFFLINE",
+    "FSLM_CACHE_DIR",
+    "FSLM_PLUGINS",
+    "FSLM_OPENAI__MODELS",
+    "FSLM_BACKEND",
+    "FSLM_PROFILE",
+)
 
 
 def recipe(data: bytes) -> None:
@@ -119,7 +131,14 @@ def _step(taken: Taken) -> Step | Stage[Any, Any]:
         made = _tool(name, _model(taken, "A"), _model(taken, "B"))
     else:
         fields = _FIELDS[: taken.number(len(_FIELDS) - 1) + 1]
-        prompt = taken.one_of(("{{ text }}", "{% block user %}{{ n }}{% endblock %}", " ".join(f"{{{{{f}}}}}" for f in fields), taken.text(40)))
+        prompt = taken.one_of(
+            (
+                "{{ text }}",
+                "{% block user %}{{ n }}{% endblock %}",
+                " ".join(f"{{{{{f}}}}}" for f in fields),
+                taken.text(40),
+            )
+        )
         made = Stage(
             name,
             input=_model(taken, "A"),
@@ -127,7 +146,9 @@ def _step(taken: Taken) -> Step | Stage[Any, Any]:
             prompt=prompt,
             model=SLM(base="smollm2-135m", tuned=bool(taken.number(1))),
             decoding=Decoding(max_tokens=taken.one_of((None, 1, 50))),
-            narrow={taken.one_of(_FIELDS): taken.one_of((taken.text(9), "text", "items"))} if taken.number(4) == 0 else None,
+            narrow={taken.one_of(_FIELDS): taken.one_of((taken.text(9), "text", "items"))}
+            if taken.number(4) == 0
+            else None,
         )
     if kind == 1:
         return made
@@ -145,11 +166,23 @@ def _tool(name: str, input: type[BaseModel], output: type[BaseModel]) -> Stage[A
 
 _FIELDS = ("text", "n", "items", "deep", "value")
 _KINDS: tuple[Any, ...] = (
-    (str, ...), (str, "d"), (str | None, ...), (Annotated[str, Field(max_length=9)], ...), (int, ...), (int | None, None),
-    (Annotated[float, Field(ge=0, le=1, multiple_of=0.1)], ...), (list[str], ...), (dict[str, int], ...), (bool, ...),
-    (Annotated[list[Annotated[str, Field(max_length=5)]], Field(max_length=3)], ...), (object, ...), (bytes, ...),
-    (Annotated[str, Field(max_length=9, alias="x")], ...), (float, float("nan")), (type, ...),
-)  # fmt: skip
+    (str, ...),
+    (str, "d"),
+    (str | None, ...),
+    (Annotated[str, Field(max_length=9)], ...),
+    (int, ...),
+    (int | None, None),
+    (Annotated[float, Field(ge=0, le=1, multiple_of=0.1)], ...),
+    (list[str], ...),
+    (dict[str, int], ...),
+    (bool, ...),
+    (Annotated[list[Annotated[str, Field(max_length=5)]], Field(max_length=3)], ...),
+    (object, ...),
+    (bytes, ...),
+    (Annotated[str, Field(max_length=9, alias="x")], ...),
+    (float, float("nan")),
+    (type, ...),
+)
 
 
 def _model(taken: Taken, name: str) -> type[BaseModel]:
@@ -166,51 +199,100 @@ def _bind(taken: Taken) -> dict[str, str] | None:
 
 def _toml_seeds() -> list[bytes]:
     return [
-        b'offline = true\ncache_dir = "/tmp"\nplugins = ["a"]\n[trace]\ncontent = "none"\n[stages."a.b"]\nsha256 = "0"\n',
+        b'offline = true\ncache_dir = "/a"\nplugins = ["a"]\n[trace]\ncontent = "none"\n[stages."a.b"]\nsha256 = "0"\n',
         b'[torch]\nthreads = 9999999999999999999999\n[openai]\nmodels = {a = "b"}\n',
-        b"a = " + b"[" * 3000, b"offline = 1e999\n", b'cache_dir = "\\u0000"\n', b"a" + b".a" * 2000 + b" = 1\n",
-        b"backend = 1979-05-27T07:32:00Z\n", b"\xff\xfe", b"n = " + b"9" * 5000,
-    ]  # fmt: skip
+        b"a = " + b"[" * 3000,
+        b"offline = 1e999\n",
+        b'cache_dir = "\\u0000"\n',
+        b"a" + b".a" * 2000 + b" = 1\n",
+        b"backend = 1979-05-27T07:32:00Z\n",
+        b"\xff\xfe",
+        b"n = " + b"9" * 5000,
+    ]
 
 
 def _recipe_seeds() -> list[bytes]:
     good = b'stage = "a.b"\noutput = "o"\nepochs = 1\n[data]\ntrain = "t.jsonl"\n[lora]\nrank = 4\n'
-    return [b"\x01" + good, b"\x00\x0edata.train=x\n" + good, b"\x01" + b"a = " + b"[" * 3000,
-            b"\x01" + good.replace(b"t.jsonl", b"\\u0000"), b"\x00\x12data.a.b.c = [[[]]]" + good]  # fmt: skip
+    return [
+        b"\x01" + good,
+        b"\x00\x0edata.train=x\n" + good,
+        b"\x01" + b"a = " + b"[" * 3000,
+        b"\x01" + good.replace(b"t.jsonl", b"\\u0000"),
+        b"\x00\x12data.a.b.c = [[[]]]" + good,
+    ]
 
 
 _TEMPLATES = (
-    "{% block system %}a{% endblock %}{% block user %}{{ text|upper }}{% for x in items %}{{ loop.index }}{{ x }}{% endfor %}{% endblock %}",
+    "{% block system %}a{% endblock %}{% block user %}{{ text|upper }}"
+    "{% for x in items %}{{ loop.index }}{{ x }}{% endfor %}{% endblock %}",
     "{{ d.items }}{{ d['k'] }}{% if n > 2 and text is string %}{{ big|length }}{% else %}{{ nothing }}{% endif %}",
     "{% set a = text ~ n %}{{ a|replace('a', 'b') }}{{ d|tojson(indent=2) }}{{ items|join(', ') }}",
     "{% for a in big %}{% for b in big %}{% endfor %}{% endfor %}",
-    "{{ ''.__class__.__mro__[1].__subclasses__() }}", "{{ lipsum.__globals__ }}", "{{ '%s'|format(n) }}",
-    "{{ n" + " + 1" * 300 + " }}", "{% for a in items %}" * 25 + "{% endfor %}" * 25, "{{ " + "not " * 900 + "n }}",
-    "{{ 9" + "9" * 5000 + " }}", "{{ 'a" + "'|list|string|length" + " }}", "{{ 'aaaa'" + "|list|string" * 14 + " }}",
-    "{% set a = [big, big] %}{% set a = [a, a] %}{{ a|string|length }}", "{{ items|map('upper')|list|sort|first }}",
-)  # fmt: skip
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ lipsum.__globals__ }}",
+    "{{ '%s'|format(n) }}",
+    "{{ n" + " + 1" * 300 + " }}",
+    "{% for a in items %}" * 25 + "{% endfor %}" * 25,
+    "{{ " + "not " * 900 + "n }}",
+    "{{ 9" + "9" * 5000 + " }}",
+    "{{ 'a" + "'|list|string|length" + " }}",
+    "{{ 'aaaa'" + "|list|string" * 14 + " }}",
+    "{% set a = [big, big] %}{% set a = [a, a] %}{{ a|string|length }}",
+    "{{ items|map('upper')|list|sort|first }}",
+)
 _TEMPLATE_WORDS = tuple(
     word.encode()
-    for word in "{{ }} {% %} {# #} for in if endif endfor block endblock set raw ~ |length |list |string |sort |sum(start=[])"
-    " |tojson(indent=9999999999) |map('list') |replace('','') ** // == in is not big text items d n loop __class__ _x [0] ["
-    " ] ( ) .upper() .split() [::2] 99999999 'a' namespace self range(9) |join(big) |unique |int |float |d |truncate(9)".split()
+    for text in (
+        "{{ }} {% %} {# #} for in if endif endfor block endblock set raw ~ ** // == is not [0] [ ] ( ) [::2] _x",
+        "|length |list |string |sort |sum(start=[]) |tojson(indent=9999999999) |map('list') |replace('','') |unique",
+        "|join(big) |int |float |d |truncate(9) .upper() .split() big text items d n loop self namespace range(9) 99",
+    )
+    for word in text.split()
 )
-_CONDITIONS = ("text == 'a'", "n > 2 and not items", "d.k in [1, 2]", "text|length > 2", "n" + "+1" * 300, "'a'*10**9",
-               "items|map(attribute='x')|list", "big == big", "n ** n ** n ** n", "d['__class__']")  # fmt: skip
+_CONDITIONS = (
+    "text == 'a'",
+    "n > 2 and not items",
+    "d.k in [1, 2]",
+    "text|length > 2",
+    "n" + "+1" * 300,
+    "'a'*10**9",
+    "items|map(attribute='x')|list",
+    "big == big",
+    "n ** n ** n ** n",
+    "d['__class__']",
+)
 
 
 def _stack_seeds() -> list[bytes]:
     return [bytes(range(i, 250, 3)) * 2 for i in range(6)] + [b"\0" * 200, b"\x01" * 200, b"\x02" * 200]
 
 
-_TOML_WORDS = (b"[trace]", b"[stages.a]", b'"""', b"\\u0000", b"1e999", b"nan", b"[[", b"]]", b"{", b"}", b"offline", b"= ")
+_TOML_WORDS = (
+    b"[trace]",
+    b"[stages.a]",
+    b'"""',
+    b"\\u0000",
+    b"1e999",
+    b"nan",
+    b"[[",
+    b"]]",
+    b"{",
+    b"}",
+    b"offline",
+    b"= ",
+)
 TARGETS = (
     Target("settings-file", settings_file, _toml_seeds, _TOML_WORDS),
-    Target("settings-variables", settings_variables, lambda: [bytes([i]) * 9 + b"[[{\"a\":1}" for i in range(12)], (b"[", b"{", b'"', b"\xff")),
+    Target(
+        "settings-variables",
+        settings_variables,
+        lambda: [bytes([i]) * 9 + b'[[{"a":1}' for i in range(12)],
+        (b"[", b"{", b'"', b"\xff"),
+    ),
     Target("recipe", recipe, _recipe_seeds, _TOML_WORDS),
     Target("template", template, lambda: [t.encode() for t in _TEMPLATES], _TEMPLATE_WORDS),
     Target("expression", expression, lambda: [t.encode() for t in _CONDITIONS], _TEMPLATE_WORDS),
     Target("stack", stack, _stack_seeds, slow=True),
-)  # fmt: skip
+)
 
 __all__ = ["TARGETS"]

@@ -73,9 +73,17 @@ def _pass(message: Loose) -> Loose:
 _STACK = Stack("fuzz", input=Loose, output=Loose, steps=[_pass], bind={n: f"pass.{n}" for n in Loose.model_fields})
 _SCHEMA = normalise(Everything)
 _GOOD = Everything(
-    text="a\tb", colour=Colour.RED, kind="é", flag=True, count=5, price=2.5, day=date(2024, 2, 29), code="ab-1-22",
-    parts=[Part(name="x", count=2)], pair=("y", False),
-)  # fmt: skip
+    text="a\tb",
+    colour=Colour.RED,
+    kind="é",
+    flag=True,
+    count=5,
+    price=2.5,
+    day=date(2024, 2, 29),
+    code="ab-1-22",
+    parts=[Part(name="x", count=2)],
+    pair=("y", False),
+)
 _TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "</s>", "<think>", "[INST]")
 
 
@@ -165,10 +173,17 @@ def tokens(data: bytes) -> None:
 
 def _seeds_in() -> list[bytes]:
     texts = [
-        '{"text": "hi"}', '{"text": "hi", "number": 1e999, "many": [{"a": 1}], "part": {"name": "x"}}',
-        '{"number": "1", "count": 2, "count": 3}', '{"text": NaN}', "[" * 3000, '{"a":' * 3000, '{"text": ' + "9" * 5000,
-        '\ufeff{"text": "\\ud800"}', '{"text": "a\\u0000b"}', '{"__class__": 1, "text": "", "model_config": {}}',
-    ]  # fmt: skip
+        '{"text": "hi"}',
+        '{"text": "hi", "number": 1e999, "many": [{"a": 1}], "part": {"name": "x"}}',
+        '{"number": "1", "count": 2, "count": 3}',
+        '{"text": NaN}',
+        "[" * 3000,
+        '{"a":' * 3000,
+        '{"text": ' + "9" * 5000,
+        '\ufeff{"text": "\\ud800"}',
+        '{"text": "a\\u0000b"}',
+        '{"__class__": 1, "text": "", "model_config": {}}',
+    ]
     return [text.encode() for text in texts]
 
 
@@ -179,9 +194,15 @@ def _seeds_out() -> list[bytes]:
 
 def _seeds_text() -> list[bytes]:
     texts = [
-        "hello", "\x1b[31m\x9b5m\u202e\ud800\u200b\u00ad [bold]x[/bold] \r\b\x07", "\x1b]8;;http://x\x1b\\y\x1b]8;;\x1b\\",
-        "".join(_TOKENS), "{{ one }}{% raw %}", '"}],"x":', "\U000e0001\U0001f468\u200d\U0001f469", "a\u2028b\u2029c\x85d",
-    ]  # fmt: skip
+        "hello",
+        "\x1b[31m\x9b5m\u202e\ud800\u200b\u00ad [bold]x[/bold] \r\b\x07",
+        "\x1b]8;;http://x\x1b\\y\x1b]8;;\x1b\\",
+        "".join(_TOKENS),
+        "{{ one }}{% raw %}",
+        '"}],"x":',
+        "\U000e0001\U0001f468\u200d\U0001f469",
+        "a\u2028b\u2029c\x85d",
+    ]
     return [text.encode("utf-8", "surrogatepass") for text in texts]
 
 
@@ -189,7 +210,9 @@ def _words(*texts: str) -> tuple[bytes, ...]:
     return tuple(text.encode("utf-8", "surrogatepass") for text in texts)
 
 
-_JSON_WORDS = _words('"text":', "null", "true", "1e999", "-0", "NaN", '"\\ud800"', "[", "]", "{", "}", ",", "9" * 400, "\ufeff")
+_JSON_WORDS = _words(
+    '"text":', "null", "true", "1e999", "-0", "NaN", '"\\ud800"', "[", "]", "{", "}", ",", "9" * 400, "\ufeff"
+)
 _TEXT_WORDS = _words("\x1b[", "\x9b", "\u202e", "\ud800", "\u2066", "[bold]", "\r", "\b", "{{", "{%", *_TOKENS)
 
 TARGETS = (

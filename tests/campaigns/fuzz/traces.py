@@ -102,23 +102,65 @@ def _value(taken: Taken) -> Any:
 
 
 _JSON = (
-    "null", "{}", "[]", "[[]]", "1", '"a"', '{"a": 1}', "[1, 2]", '[["user", true, null, "x", 1]]', '[["x", 1, 2, 3]]', "NaN",
-    '[{"kind": "a", "text": "b"}]', '[{"kind": 1, "text": [], "field": {}, "source": 5}]', '{"prompt": "x"}', "[" * 3000,
-    '{"prompt": 1e999, "seconds": null}', '{"code": 5, "what": ["\\u001b[31m"]}', '{"properties": 5}', '{"hash": 1}',
-    '{"properties": {"a": {"anyOf": 5, "items": 7, "enum": 3}}}', '{"label": "high"}', '{"label": 1e999}', "\x1b[31m", "full",
-    '{"seconds": -1e308, "forwards": 1.5, "queued": "\\u001b"}', '["\\ud800", "\\u202e"]', "running", "interrupted", "skipped",
-)  # fmt: skip
+    "null",
+    "{}",
+    "[]",
+    "[[]]",
+    "1",
+    '"a"',
+    '{"a": 1}',
+    "[1, 2]",
+    '[["user", true, null, "x", 1]]',
+    '[["x", 1, 2, 3]]',
+    "NaN",
+    '[{"kind": "a", "text": "b"}]',
+    '[{"kind": 1, "text": [], "field": {}, "source": 5}]',
+    '{"prompt": "x"}',
+    "[" * 3000,
+    '{"prompt": 1e999, "seconds": null}',
+    '{"code": 5, "what": ["\\u001b[31m"]}',
+    '{"properties": 5}',
+    '{"hash": 1}',
+    '{"properties": {"a": {"anyOf": 5, "items": 7, "enum": 3}}}',
+    '{"label": "high"}',
+    '{"label": 1e999}',
+    "\x1b[31m",
+    "full",
+    '{"seconds": -1e308, "forwards": 1.5, "queued": "\\u001b"}',
+    '["\\ud800", "\\u202e"]',
+    "running",
+    "interrupted",
+    "skipped",
+)
 _BLOBS = (
-    b"{}", b"[]", b"null", b"{", b'{"tokens":5,"texts":5,"logprobs":5,"forced":5}', b"\xff",
-    b'{"tokens":["a"],"texts":[1],"logprobs":["x"],"forced":"1"}', b'{"tokens":[],"texts":["a"],"logprobs":null,"forced":""}',
-    b"[" * 100_000, b" " * 50_000_000,
-)  # fmt: skip
+    b"{}",
+    b"[]",
+    b"null",
+    b"{",
+    b'{"tokens":5,"texts":5,"logprobs":5,"forced":5}',
+    b"\xff",
+    b'{"tokens":["a"],"texts":[1],"logprobs":["x"],"forced":"1"}',
+    b'{"tokens":[],"texts":["a"],"logprobs":null,"forced":""}',
+    b"[" * 100_000,
+    b" " * 50_000_000,
+)
 _CHANGES = (
-    "DROP TABLE contents", "DROP TABLE nodes", "ALTER TABLE runs DROP COLUMN seed", "PRAGMA user_version = 9", "PRAGMA user_version = -3",
-    "ALTER TABLE nodes RENAME COLUMN seq TO x", "PRAGMA application_id = 5", "ALTER TABLE attempts RENAME TO other", "DROP TABLE blobs",
-    "CREATE VIEW v AS SELECT 1", "CREATE TRIGGER t AFTER INSERT ON runs BEGIN DELETE FROM runs; END", "DELETE FROM runs",
-    "ALTER TABLE runs ADD COLUMN more", "UPDATE runs SET id = id || char(27)", "DELETE FROM contents",
-)  # fmt: skip
+    "DROP TABLE contents",
+    "DROP TABLE nodes",
+    "ALTER TABLE runs DROP COLUMN seed",
+    "PRAGMA user_version = 9",
+    "PRAGMA user_version = -3",
+    "ALTER TABLE nodes RENAME COLUMN seq TO x",
+    "PRAGMA application_id = 5",
+    "ALTER TABLE attempts RENAME TO other",
+    "DROP TABLE blobs",
+    "CREATE VIEW v AS SELECT 1",
+    "CREATE TRIGGER t AFTER INSERT ON runs BEGIN DELETE FROM runs; END",
+    "DELETE FROM runs",
+    "ALTER TABLE runs ADD COLUMN more",
+    "UPDATE runs SET id = id || char(27)",
+    "DELETE FROM contents",
+)
 
 
 @cache
@@ -134,9 +176,19 @@ def whole_trace() -> bytes:
     said = Said(text="hello")
     started = Message("input", said, node_id(RUN, "input"), content_id(said))
     say = Message(
-        "say", said, node_id(RUN, "say"), content_id(said), "0" * 64, (started.node_id,), (bad, good), usage, {"text": 0.9},
-        origin, {"properties": {"text": {"enum": ["a", None]}}}, 1e9,
-    )  # fmt: skip
+        "say",
+        said,
+        node_id(RUN, "say"),
+        content_id(said),
+        "0" * 64,
+        (started.node_id,),
+        (bad, good),
+        usage,
+        {"text": 0.9},
+        origin,
+        {"properties": {"text": {"enum": ["a", None]}}},
+        1e9,
+    )
     with TraceStore.open(file, content="full") as store:
         recorder = store.recorder()
         for event in (
@@ -157,7 +209,9 @@ def whole_trace() -> bytes:
 def _cells() -> tuple[tuple[str, str], ...]:
     connection = sqlite3.connect(":memory:")
     connection.deserialize(whole_trace())
-    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+    tables = [
+        name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+    ]
     return tuple((table, row[1]) for table in tables for row in connection.execute(f"PRAGMA table_info({table})"))
 
 
@@ -189,18 +243,57 @@ def _as_typed(argument: str) -> str:
 
 _VERBS = ("run", "batch", "check", "list", "plugins", "models", "trace", "train", "doctor")
 _ARGUMENTS = (
-    "echo", "-", "--json", "rows.jsonl", "--out", "out.jsonl", "--force", "list", "show", "last", "--full", "--limit", "--seed",
-    "1", "99999999999999999999999", "--timeout", "nan", "--stack", "--status", "smollm2-135m", "path", "verify", "--strict",
-    "hf:a/b@c", '{"text": "a"}', "\x1b[31m", "\udcff", "--", "--set", "a=1", "recipe.toml", "--help", "--debug", RUN[:3], "/",
-)  # fmt: skip
+    "echo",
+    "-",
+    "--json",
+    "rows.jsonl",
+    "--out",
+    "out.jsonl",
+    "--force",
+    "list",
+    "show",
+    "last",
+    "--full",
+    "--limit",
+    "--seed",
+    "1",
+    "99999999999999999999999",
+    "--timeout",
+    "nan",
+    "--stack",
+    "--status",
+    "smollm2-135m",
+    "path",
+    "verify",
+    "--strict",
+    "hf:a/b@c",
+    '{"text": "a"}',
+    "\x1b[31m",
+    "\udcff",
+    "--",
+    "--set",
+    "a=1",
+    "recipe.toml",
+    "--help",
+    "--debug",
+    RUN[:3],
+    "/",
+)
 
 
 @contextlib.contextmanager
 def _at(home: os.PathLike[str], piped: bytes) -> Iterator[tuple[io.StringIO, io.StringIO]]:
     """A machine with the echo plugin alone, no network, and pipes for a terminal."""
     out, err, place = io.StringIO(), io.StringIO(), str(home)
-    variables = {"FSLM_CONFIG": f"{place}/fslm.toml", "FSLM_TRACE__PATH": f"{place}/trace.db", "FSLM_DATA_DIR": place,
-                 "FSLM_CACHE_DIR": f"{place}/cache", "FSLM_PLUGINS": "echo", "FSLM_OFFLINE": "1", "COLUMNS": "100"}  # fmt: skip
+    variables = {
+        "FSLM_CONFIG": f"{place}/fslm.toml",
+        "FSLM_TRACE__PATH": f"{place}/trace.db",
+        "FSLM_DATA_DIR": place,
+        "FSLM_CACHE_DIR": f"{place}/cache",
+        "FSLM_PLUGINS": "echo",
+        "FSLM_OFFLINE": "1",
+        "COLUMNS": "100",
+    }
     before = os.getcwd()
     os.chdir(home)
     try:
@@ -216,7 +309,11 @@ def _at(home: os.PathLike[str], piped: bytes) -> Iterator[tuple[io.StringIO, io.
 
 
 def _command_seeds() -> list[bytes]:
-    return [bytes([1, verb, 3, *arguments]) + b"\0" * 8 for verb in range(9) for arguments in ((0, 1, 2, 3), (7, 9, 30, 5), (8, 31))]
+    return [
+        bytes([1, verb, 3, *arguments]) + b"\0" * 8
+        for verb in range(9)
+        for arguments in ((0, 1, 2, 3), (7, 9, 30, 5), (8, 31))
+    ]
 
 
 def _trace_seeds() -> list[bytes]:
@@ -225,8 +322,11 @@ def _trace_seeds() -> list[bytes]:
         *(bytes([2, 0, cell, 5, value]) for cell in range(cells) for value in (0, 3, 4, 9, 14, 19)),
         *(bytes([2, 0, cell, 4, value]) for cell in range(cells - 6, cells) for value in range(len(_BLOBS))),
         *(bytes([2, 0, cell, 2]) + struct.pack("<d", float("inf")) for cell in range(cells)),
-        *(bytes([1, change]) for change in range(len(_CHANGES))), b"\0\0\x10\x08\xff\xff\xff\xff", b"\3", b"\2",
-    ]  # fmt: skip
+        *(bytes([1, change]) for change in range(len(_CHANGES))),
+        b"\0\0\x10\x08\xff\xff\xff\xff",
+        b"\3",
+        b"\2",
+    ]
 
 
 TARGETS = (

@@ -105,7 +105,9 @@ def _atheris(asked: argparse.Namespace) -> None:
     for place, seed in enumerate(seeds):
         (corpus / f"{place:04}").write_bytes(seed)
     words = asked.folder / "words"
-    words.write_text("".join('"' + "".join(f"\\x{b:02x}" for b in word) + '"\n' for word in target.words if word), "ascii")
+    words.write_text(
+        "".join('"' + "".join(f"\\x{b:02x}" for b in word) + '"\n' for word in target.words if word), "ascii"
+    )
     counter = Counter(asked.folder)
 
     def attempt(data: bytes) -> None:
