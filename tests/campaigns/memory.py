@@ -39,7 +39,7 @@ PATIENT = {"timeout=10": "timeout=600"}
 
 @dataclass(frozen=True)
 class Row:
-    """MiB: ``uss``, ``pss``, ``rss`` are means over the workers, ``total`` is the sum of ``pss`` with gunicorn's own."""
+    """MiB: ``uss``, ``pss``, ``rss`` are means over workers, ``total`` is the sum of ``pss`` with gunicorn's own."""
 
     workers: int
     preloaded: str
@@ -49,10 +49,16 @@ class Row:
     total: float
 
 
-def measure(workers: int, preloaded: str) -> Row:
+def measure(workers: int, preloaded: str, precision: str) -> Row:
     """Start the service, have it work, and read its memory."""
     with tempfile.TemporaryDirectory() as folder:
-        service = Service(Path(folder), f"--workers={workers}", real=True, change=PRELOADING[preloaded] | PATIENT)
+        service = Service(
+            Path(folder),
+            f"--workers={workers}",
+            real=True,
+            change=PRELOADING[preloaded] | PATIENT,
+            environment={"FSLM_TORCH__PRECISION": precision},
+        )
         try:
             eventually(service.ready)
             _work(service, workers)
@@ -73,7 +79,7 @@ def _work(service: Service, workers: int) -> None:
     """Until every worker has answered a few. Each request has a connection of its own, which any worker may take."""
     eventually(lambda: all(service.ready() for _ in range(workers * 8)))
     with ThreadPoolExecutor(workers * 2) as pool:
-        questions = [f"where is my order {number}? It is late by now" for number in range(workers * 8)]
+        questions = [f"where is my order {number}? It is late by now" for number in range(workers * 4)]
         answers = list(pool.map(service.ask, questions))
     assert {answer.status_code for answer in answers} == {200}
 
@@ -85,13 +91,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--preloaded", choices=list(PRELOADING), nargs="+", default=list(PRELOADING))
+    parser.add_argument("--precision", default="auto", help="of the weights, as `torch.precision`")
     parser.add_argument("--json", type=Path, help="write the rows here")
     asked = parser.parse_args(arguments)
     rows = []
     print("| Workers | Preloaded | USS | PSS | RSS | All together (PSS) |\n| --- | --- | --- | --- | --- | --- |")
     for workers in asked.workers:
         for preloaded in asked.preloaded:
-            row = measure(workers, preloaded)
+            row = measure(workers, preloaded, asked.precision)
             rows.append(row)
             figures = " | ".join(f"{value:.0f}" for value in (row.uss, row.pss, row.rss, row.total))
             print(f"| {workers} | {preloaded} | {figures} |", flush=True)

@@ -97,6 +97,7 @@ class Service:
         real: bool = False,
         support: str = SUPPORT,
         change: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         changes = {**({} if preload else {"preload_app = True": "preload_app = False"}), **(change or {})}
@@ -124,6 +125,7 @@ class Service:
                     "FSLM_CONFIG": "/dev/null",
                     "PYTHONPATH": str(folder),
                     "OTEL_METRIC_EXPORT_INTERVAL": "3600000",
+                    **(environment or {}),
                 },
                 stdout=log,
                 stderr=subprocess.STDOUT,
