@@ -11,7 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from .inputs import MAX_INPUT
+
 _LONG = 1 << 20
+_MOST = MAX_INPUT + 1
+"""Bytes of a line that are kept: enough for it to be refused."""
 
 
 class Source:
@@ -34,7 +38,7 @@ class Source:
             async for line in _piped(0 if self._file is None else self._file.fileno()):
                 yield line
         else:
-            for line in self._file:
+            for line in _bounded(self._file):
                 yield line
 
 
@@ -64,15 +68,27 @@ async def _piped(descriptor: int) -> AsyncIterator[bytes]:
 def _lines_of(descriptor: int) -> Iterator[bytes]:
     """Split what a descriptor gives into lines; no buffered file, whose lock a waiting thread would keep at exit."""
     rest: list[bytes] = []
+    held = 0
     while block := os.read(descriptor, _LONG):
         *whole, last = block.split(b"\n")
         for line in whole:
-            yield b"".join((*rest, line))
+            yield b"".join((*rest, line))[:_MOST]
             rest.clear()
-        if last:
+            held = 0
+        if last and held < _MOST:
             rest.append(last)
+            held += len(last)
     if rest:
-        yield b"".join(rest)
+        yield b"".join(rest)[:_MOST]
+
+
+def _bounded(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; of one that is too long, no more than shows that it is."""
+    while line := file.readline(_MOST):
+        end = line
+        while len(end) >= _LONG and not end.endswith(b"\n"):
+            end = file.readline(_MOST)
+        yield line
 
 
 def count_lines(path: Path) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
+from pathlib import Path
 
 import pytest
 
 from fslm_core.cli import screen
 from fslm_core.errors import InputError
 from fslm_core.explain.show import visible
+from fslm_core.serve import source
 from fslm_core.serve.inputs import MAX_INPUT, decode, parse
 
 from ..campaigns.fuzz.texts import Odd
@@ -59,3 +61,17 @@ def test_an_input_has_a_largest_size() -> None:
         decode(bytes(MAX_INPUT + 1), where="here")
     assert caught.value.expected == "at most 64 MiB"
     assert decode(b"a" * 10_000_000, where="here") == "a" * 10_000_000
+
+
+def test_a_line_without_end_is_kept_only_as_far_as_shows_that_it_is_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "_MOST", 3_000_001)
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b"a\n" + b"x" * 7_000_000 + b"\nb\n" + b"y" * 3_000_000 + b"\n" + b"z" * 9_000_000)
+    wanted = [(2, b"a"), (3_000_001, b"x"), (2, b"b"), (3_000_001, b"y"), (3_000_001, b"z")]
+    with file.open("rb") as opened:
+        assert [(len(line), line[:1]) for line in source._bounded(opened)] == wanted
+        opened.seek(0)
+        piped = [line for line in source._lines_of(opened.fileno())]
+    assert [(min(len(line) + 1, 3_000_001), line[:1]) for line in piped] == wanted
