@@ -1,8 +1,9 @@
 """Dividing clusters of rows into splits so that every label has its share in each, as far as whole clusters allow.
 
->>> parts = divide([[0], [1], [2], [3, 4]], [["a"], ["a"], ["a"], ["b"], ["b"]], {"train": 0.6, "test": 0.4}, seed=0)
->>> sorted(parts.count(name) for name in ("train", "test"))
-[2, 3]
+>>> rows = [["spam"]] * 10 + [["ham"]] * 10
+>>> parts = divide([[n] for n in range(20)], rows, {"train": 0.8, "test": 0.2}, seed=0)
+>>> [parts[:10].count(name) for name in ("train", "test")], [parts[10:].count(name) for name in ("train", "test")]
+([8, 2], [8, 2])
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ def divide(
 
 
 _SCARCE = 0.05
+"""A larger share of rows whose labels are too scarce to be balanced leaves those labels out of account."""
 _ROWS = object()
 """Stands among labels for the row itself, so that splits are balanced in all."""
 
