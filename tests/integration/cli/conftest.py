@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,3 +135,12 @@ def wait_for(process: subprocess.Popen[str], line: str) -> None:
         if line in read:
             return
     raise AssertionError(f"the process ended without saying {line!r}")
+
+
+def wait_for_rows(process: subprocess.Popen[str], out: Path, count: int) -> None:
+    """Return when ``out`` has so many lines; they are written by another thread than the one that says "waiting"."""
+    while process.poll() is None:
+        if out.exists() and out.read_bytes().count(b"\n") >= count:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"the process ended before it had written {count} rows")

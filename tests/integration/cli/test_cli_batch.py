@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Result, wait_for
+from .conftest import Result, wait_for, wait_for_rows
 
 Fslm = Callable[..., Result]
 Spawn = Callable[..., "subprocess.Popen[str]"]
@@ -125,6 +125,7 @@ def test_ctrl_c_keeps_the_rows_that_are_done(spawn: Spawn, fslm: Fslm, files: tu
         process.stdin.write("".join(lines))
         process.stdin.flush()
     wait_for(process, "waiting")
+    wait_for_rows(process, out, 2)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     err = process.stderr.read()

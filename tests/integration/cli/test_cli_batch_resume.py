@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Result, wait_for
+from .conftest import Result, wait_for, wait_for_rows
 
 Fslm = Callable[..., Result]
 Spawn = Callable[..., "subprocess.Popen[str]"]
@@ -51,6 +51,7 @@ def stopped(spawn: Spawn, tmp_path: Path) -> tuple[Path, Path]:
         write(source, [*TEXTS[:4], "wait"])
         process = spawn("batch", "demo", str(source), "--out", str(out), "--concurrency", "1")
         wait_for(process, "waiting")
+        wait_for_rows(process, out, 4)
         process.send_signal(signal.SIGINT)
         assert process.wait() == 130
         assert process.stderr is not None and "4 rows done" in (said := process.stderr.read()) and "--resume" in said
@@ -202,6 +203,7 @@ def test_two_batches_cannot_write_one_output(spawn: Spawn, fslm: Fslm, tmp_path:
     write(source, ["a", "wait"])
     process = spawn("batch", "demo", str(source), "--out", str(out))
     wait_for(process, "waiting")
+    wait_for_rows(process, out, 1)
     for options in ([], ["--resume"], ["--force"]):
         result = fslm("batch", "demo", str(source), "--out", str(out), *options)
         assert result.code == 2 and "another batch writes to this output" in result.err
@@ -246,6 +248,7 @@ def test_the_journal_of_a_redacting_batch_has_keyed_hashes(
     write(source, [*TEXTS[:4], "wait"])
     process = spawn("batch", "demo", str(source), "--out", str(out), "--force", "--concurrency", "1")
     wait_for(process, "waiting")
+    wait_for_rows(process, out, 4)
     process.kill()
     process.wait()
     keyed = journal_of(out).read_text().splitlines()[1].split()[0]
