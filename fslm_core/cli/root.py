@@ -36,7 +36,7 @@ VERBS = {
     "list": Verb("listing", "List the installed stacks and stages."),
     "plugins": Verb("plugins", "List the plugins, and why one is not loaded; enable or disable one."),
     "models": Verb("models", "List, get, verify or find the base models."),
-    "trace": Verb("trace", "Look at what was kept of earlier runs."),
+    "trace": Verb("trace", "Look at what was kept of earlier runs, or forget it."),
     "data": Verb("data", "Make rows to train on and to score by, out of a table."),
     "train": Verb("train", "Train one stage by a recipe; prints the adapter's folder."),
     "errors": Verb("errors", "Say what an error's code means, what causes it and what to do."),

@@ -77,7 +77,7 @@ def test_a_stronger_source_is_named(fslm: Fslm, config: Path, monkeypatch: pytes
 
 def test_mistakes_leave_the_file_alone(fslm: Fslm, config: Path) -> None:
     assert "did you mean 'loud'" in fslm("plugins", "disable", "lout").err
-    assert not config.exists()
+    assert config.read_text() == ""
     config.write_text('disable = "loud"\n')
     result = fslm("plugins", "disable", "demo")
     assert result.code == 2 and "is not a list" in result.err
