@@ -156,7 +156,7 @@ def _touch(path: Path) -> None:
     for folder in reversed(missing):
         folder.mkdir(mode=0o700, exist_ok=True)
     # Only a new file: closing any descriptor of a file drops all the locks that this process holds on it (POSIX), those
-    # of its open connections too, and the next process to close the database would take it for unused and unlink its log.
+    # of its open connections too, and the next process to close the database would think it unused and unlink its log.
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
