@@ -62,7 +62,10 @@ def errors_(
     code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="What stands in error[…].")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what an error's code means, what causes it and what to do; without a code, list them all."""
+    """Say what an error's code means, what causes it and what to do.
+
+    Without a code, list them all.
+    """
     known = {kind.code: kind for kind in kinds()}
     if code is not None and code not in known:
         raise UnknownNameError.of("error code", code, known)
