@@ -65,5 +65,5 @@ def test_every_room_imports_and_a_stack_runs_without_what_only_posix_has(tmp_pat
     assert found["machine"]["cores"]
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "a"}\n{"text": "b"}\n', encoding="utf-8")
-    done = fslm(tmp_path, "batch", "echo", str(rows), "-o", str(tmp_path / "out.jsonl"))
+    done = fslm(tmp_path, "batch", "echo", str(rows), "--out", str(tmp_path / "out.jsonl"))
     assert done.returncode == 0, done.stderr
