@@ -40,7 +40,7 @@ VERBS = {
     "data": Verb("data", "Make rows to train on and to score by, out of a table."),
     "train": Verb("train", "Train one stage by a recipe; prints the adapter's folder."),
     "errors": Verb("errors", "Say what an error's code means, what causes it and what to do."),
-    "doctor": Verb("doctor", "Say what fslm found on this machine, and what is missing."),
+    "doctor": Verb("doctor", "Say what fslm found on this machine, what is wrong with it, and what to do next."),
 }
 
 EXIT_CODES = {
