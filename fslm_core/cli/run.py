@@ -76,7 +76,7 @@ def _run(session: Session, stack: Stack[Any, Any], checked: BaseModel, seed: int
 
 
 def _hint(engine: Engine, run: str) -> None:
-    if engine.traced:
+    if engine.traced and not engine.records_lost:
         screen.say(f"trace: fslm trace show {run}")
 
 
