@@ -32,7 +32,7 @@ def typed_or_piped(argument: str) -> tuple[str, str]:
     One line end at the very end of standard input is left out, for ``echo`` puts it there.
 
     Raises:
-        InputError: it is not UTF-8, or larger than 64 MiB.
+        InputError: it is not UTF-8, or larger than 16 MiB.
     """
     if argument == STANDARD_INPUT:
         text = decode(sys.stdin.buffer.read(MAX_INPUT + 1), where="standard input")

@@ -10,8 +10,10 @@ from pydantic import BaseModel
 
 from ..errors import InputError, shorten
 
-MAX_INPUT = 64 << 20
+MAX_INPUT = 16 << 20
 """Bytes of one input, or of one row."""
+MAX_VALUES = 500_000
+"""Values that the JSON of one input may hold: what is wrong with each would be told one by one."""
 
 
 def bare_field(model: type[BaseModel]) -> str | None:
@@ -47,7 +49,7 @@ def parse(text: str, model: type[BaseModel], *, where: str) -> dict[str, Any]:
     """Parse one JSON object.
 
     Raises:
-        InputError: malformed, not an object, a name twice, ``NaN``, nested too deep.
+        InputError: malformed, not an object, a name twice, ``NaN``, nested too deep, or more than 500,000 values.
     """
     try:
         value = json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
@@ -80,7 +82,25 @@ def parse(text: str, model: type[BaseModel], *, where: str) -> dict[str, Any]:
             expected=describe(model),
             hint="write the fields between { and }",
         )
+    if _are_more(value, MAX_VALUES):
+        raise InputError(
+            "the input holds too many values",
+            where=where,
+            expected=f"at most {MAX_VALUES:,}",
+            hint="cut it up, and pass the parts as rows to `fslm batch`",
+        )
     return value
+
+
+def _are_more(value: Any, most: int) -> bool:
+    """Whether JSON data holds more than ``most`` values."""
+    waiting, count = [value], 0
+    while waiting and count <= most:
+        part = waiting.pop()
+        if isinstance(part, dict | list):
+            count += len(part)
+            waiting += part.values() if isinstance(part, dict) else part
+    return count > most
 
 
 def describe(model: type[BaseModel]) -> str:
@@ -113,7 +133,7 @@ def decode(raw: bytes, *, where: str) -> str:
     """Decode UTF-8, with or without a byte order mark.
 
     Raises:
-        InputError: it is not UTF-8, or larger than 64 MiB.
+        InputError: it is not UTF-8, or larger than 16 MiB.
     """
     if len(raw) > MAX_INPUT:
         raise InputError(
@@ -146,4 +166,4 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
 
 
-__all__ = ["MAX_INPUT", "bare_field", "decode", "describe", "parse", "read_line"]
+__all__ = ["MAX_INPUT", "MAX_VALUES", "bare_field", "decode", "describe", "parse", "read_line"]

@@ -13,7 +13,7 @@ from fslm_core.cli import screen
 from fslm_core.errors import InputError
 from fslm_core.explain.show import visible
 from fslm_core.serve import source
-from fslm_core.serve.inputs import MAX_INPUT, decode, parse
+from fslm_core.serve.inputs import MAX_INPUT, MAX_VALUES, decode, parse
 
 from ..campaigns.fuzz.texts import Odd
 
@@ -59,8 +59,16 @@ def test_a_long_name_given_twice_is_not_repeated_whole() -> None:
 def test_an_input_has_a_largest_size() -> None:
     with pytest.raises(InputError, match="too large") as caught:
         decode(bytes(MAX_INPUT + 1), where="here")
-    assert caught.value.expected == "at most 64 MiB"
+    assert caught.value.expected == "at most 16 MiB"
     assert decode(b"a" * 10_000_000, where="here") == "a" * 10_000_000
+
+
+def test_an_input_holds_so_many_values() -> None:
+    """Pydantic tells what is wrong with each: five million wrong ones take two gigabytes."""
+    few = ",".join(["1"] * (MAX_VALUES - 2))
+    assert len(parse(f'{{"count":[{few}],"number":"1"}}', Odd, where="here")["count"]) == MAX_VALUES - 2
+    with pytest.raises(InputError, match="too many values"):
+        parse(f'{{"count":[{few},1],"number":"1"}}', Odd, where="here")
 
 
 def test_a_line_without_end_is_kept_only_as_far_as_shows_that_it_is_too_long(
