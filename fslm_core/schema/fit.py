@@ -221,7 +221,7 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 @lru_cache(maxsize=512)
 def _pattern(source: str) -> SchemaValidator | None:
-    """A judge of texts by the pattern, or None where only a dialect of Python's knows it (pydantic then judges alone)."""
+    """A judge of texts by the pattern, or None where Python alone knows it (pydantic then judges alone)."""
     ascii_only = _ESCAPE.sub(lambda found: _ASCII.get(found[1], found[0]), source)
     try:
         return SchemaValidator(core_schema.str_schema(pattern=ascii_only, regex_engine="rust-regex"))

@@ -146,7 +146,8 @@ def test_a_foreign_trace_is_shown_on_its_own_lines(
     file.write_bytes(whole_trace())
     connection = sqlite3.connect(file)
     for change in (
-        "UPDATE runs SET stack = ?", "UPDATE nodes SET stage = ?, plugin = ?1, model = ?1, backend = ?1, skipped_by = ?1",
+        "UPDATE runs SET stack = ?",
+        "UPDATE nodes SET stage = ?, plugin = ?1, model = ?1, backend = ?1, skipped_by = ?1",
         "UPDATE attempts SET finish_reason = ?, raw = ?1", "UPDATE contents SET model = ?",
     ):  # fmt: skip
         connection.execute(change, (EVIL + "\nsecond line",))
