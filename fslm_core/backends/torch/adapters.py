@@ -167,7 +167,7 @@ _WILD = re.compile(r"[)\]}*+?][*+{]|\(\?[^:]|\\[1-9]")
 
 
 def _refuse_wild_patterns(info: folders.AdapterInfo) -> None:
-    """PEFT matches these against the names of modules; a few characters of some kinds would keep it at that long."""
+    """PEFT matches these against the names of modules; a few characters of some kinds would keep it busy for ever."""
     texts: list[object] = []
     for name in _PATTERNS:
         value = info.config.get(name)
