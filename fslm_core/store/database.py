@@ -169,8 +169,11 @@ def _writable(connection: sqlite3.Connection, path: Path) -> None:
         with transaction(connection):
             if _is_empty(connection):  # nobody made it between the look and the lock
                 _create(connection)
-    connection.execute("BEGIN IMMEDIATE")  # a read-only file shows itself only here
-    connection.execute("ROLLBACK")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(f"PRAGMA user_version = {VERSION}")  # a read-only file shows itself only when written to
+    finally:
+        connection.execute("ROLLBACK")
 
 
 def _reader(path: Path) -> sqlite3.Connection:

@@ -26,7 +26,7 @@ from fslm_core.events import AttemptFailed, Event, MessageEmitted, RunFinished, 
 from fslm_core.message import Attempt, Message, Origin, Problem, Skipped, TokenTrace, Usage, node_id
 from fslm_core.prompt import Prompt, Span
 from fslm_core.schema import canonical, content_id
-from fslm_core.store import Recorder, TraceStore
+from fslm_core.store import Recorder, TraceStore, database
 from fslm_core.store.database import APPLICATION_ID, VERSION
 from fslm_core.store.owner import is_gone, this_writer
 
@@ -488,6 +488,16 @@ def test_a_newer_file_asks_for_an_upgrade_and_is_left_alone(store: TraceStore) -
             TraceStore.open(store.path, readonly=readonly)
         assert "--upgrade" in str(refused.value)
     assert store.path.read_bytes() == before
+
+
+def test_a_file_that_cannot_be_written_is_refused_when_it_is_opened(
+    store: TraceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.close()
+    connected = database._connected
+    monkeypatch.setattr(database, "_connected", lambda uri: connected(uri.replace("mode=rw", "mode=ro")))
+    with pytest.raises(StoreError, match="cannot be written"):
+        TraceStore.open(store.path)
 
 
 def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
