@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -9,9 +10,10 @@ import typer
 from .. import backends
 from ..backends.protocol import Capabilities
 from ..engine import Report, StepReport, check_stack
+from ..errors import MissingExtraError
 from ..stack import OUTPUT, Stack
 from . import screen
-from .session import Session, session_of
+from .session import session_of
 
 app = typer.Typer(add_completion=False)
 
@@ -29,13 +31,9 @@ def check(
     """
     session = session_of(ctx)
     found = session.host.stack(stack)
-    report = check_stack(
-        found,
-        host=session.host,
-        settings=session.settings,
-        capabilities=_capabilities(session),
-        strict=strict,
-    )
+    offers = backends.create(session.settings.backend, session.settings, extra=session.host.backends).capabilities
+    report = check_stack(found, host=session.host, settings=session.settings, capabilities=offers, strict=strict)
+    report.warnings += _missing_here(report, offers)
     if as_json:
         screen.result(screen.as_json(_data(found, report)))
     else:
@@ -43,15 +41,16 @@ def check(
     for warning in report.warnings:
         screen.warn(warning)
     report.raise_if_refused()
-    screen.say(f"stack {found.name}: ready to run{', with warnings' if report.warnings else ''}")
+    screen.say(f"stack {found.name}: passed the check{', with warnings' if report.warnings else ''}")
 
 
-def _capabilities(session: Session) -> Capabilities:
-    """What the chosen backend offers; the one in this process offers all, whether torch is installed or not."""
-    name = session.settings.backend
-    if name == "torch":
-        return Capabilities()
-    return backends.create(name, session.settings, extra=session.host.backends).capabilities
+def _missing_here(report: Report, offers: Capabilities) -> Iterator[str]:
+    """What this machine lacks to run the stack; a stack is right or wrong without it."""
+    if offers.require is not None and any(step.model for step in report.steps):
+        try:
+            offers.require()
+        except MissingExtraError as error:
+            yield f"{error.what}, {error.found}; {error.hint}"
 
 
 def _lines(stack: Stack[Any, Any], report: Report) -> list[str]:

@@ -156,5 +156,6 @@ def test_without_the_extra_a_stack_of_models_names_it_and_fetches_nothing(strang
     assert (done.returncode, done.stdout) == (4, ""), done.stderr
     assert "error[missing-extra]" in done.stderr and "python -m pip install 'fslm-core[torch]'" in done.stderr
     assert not (tmp_path / "cache").exists()
-    assert stranger("check", "support", hidden=packages, **places).returncode == 0
+    checked = stranger("check", "support", hidden=packages, **places)
+    assert checked.returncode == 0 and "python -m pip install 'fslm-core[torch]'" in checked.stderr, checked.stderr
     assert json.loads(stranger("run", "echo", "hi", hidden=packages, **places).stdout) == {"echo": "hi"}
