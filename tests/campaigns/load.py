@@ -45,7 +45,7 @@ from fslm_core.stage import SLM, Stage, tool
 from fslm_core.store import TraceStore
 
 MIB = 2**20
-LIMITS = {"uss": (0.02, 4 * MIB), "rss": (0.03, 8 * MIB), "threads": (0, 4), "files": (0, 4), "tasks": (0, 128)}
+LIMITS = {"own": (0.03, 4 * MIB), "rss": (0.03, 8 * MIB), "threads": (0, 4), "files": (0, 4), "tasks": (0, 128)}
 LIMITS["objects"] = (0.02, 2000)
 """By how much the second half may exceed the first: a share of it, and an amount. Tasks come and go with every step: of
 them only a heap is looked for."""
@@ -83,7 +83,8 @@ class Sample:
     """One look at the process. Bytes and counts; ``seconds`` since the load began."""
 
     seconds: float
-    uss: int
+    own: int
+    """Anonymous memory; what is mapped from files counts or not as other processes come and go."""
     rss: int
     threads: int
     files: int
@@ -175,10 +176,10 @@ class Load:
     def _look(self, seconds: float) -> Sample:
         gc.collect()
         process = psutil.Process()
-        memory = process.memory_full_info()
+        memory = process.memory_info()
         return Sample(
             round(seconds, 1),
-            memory.uss,
+            memory.rss - memory.shared,
             memory.rss,
             process.num_threads(),
             process.num_fds(),
@@ -195,7 +196,7 @@ def courses(samples: Sequence[Sample], seconds: float) -> list[Course]:
     True
     >>> leaking = [Sample(float(s), (100 + s) * MIB, 200 * MIB, 9, 30 + s, 40, 10**5) for s in range(60)]
     >>> [course.name for course in courses(leaking, 60.0) if not course.flat]
-    ['uss', 'files']
+    ['own', 'files']
     """
     warm = [sample for sample in samples if sample.seconds >= seconds / 5]
     half = len(warm) // 2
@@ -262,7 +263,7 @@ def show(found: dict[str, Any]) -> None:
     print("runs in the trace:", found["trace"])
     print(f"{'':10}{'first half':>14}{'second half':>14}{'per minute':>14}")
     for course in found["courses"]:
-        unit = MIB if course["name"] in ("uss", "rss") else 1
+        unit = MIB if course["name"] in ("own", "rss") else 1
         figures = "".join(f"{course[part] / unit:14.2f}" for part in ("first", "second", "slope"))
         name = course["name"] + (" MiB" if unit == MIB else "")
         print(f"{name:10}{figures}  {'flat' if course['flat'] else 'NOT FLAT'}")
