@@ -491,6 +491,6 @@ def test_without_the_extra_the_first_model_says_what_to_install(
     for work in (lambda b: b.warm([ModelRef("tiny", folder)]), lambda b: whole(b, ask(folder))):
         with pytest.raises(MissingExtraError, match="not installed") as caught:
             run(work)
-            assert "python -m pip install 'fslm-core[torch]'" in str(caught.value.hint)
+        assert "python -m pip install 'fslm-core[torch]'" in str(caught.value.hint)
         assert "peft" in str(caught.value.found)
     run(lambda backend: backend.warm([]))
