@@ -554,7 +554,8 @@ class EngineBusy(FslmError):
 class DeadlineExceeded(FslmError):
     """The time allowed for a run has passed; its work was stopped.
 
-    The ``timeout`` of the run, counted from its call, waiting for other runs included.
+    The ``timeout`` of the run, counted from its beginning: once its stack is loaded and it is let in. Waiting for the
+    model beside other runs counts.
 
     Next: allow more time, let fewer runs in at once, or ask for fewer tokens.
     """

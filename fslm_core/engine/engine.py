@@ -13,7 +13,7 @@ from .. import backends
 from ..backends.protocol import Backend, Capabilities
 from ..checkpoints import Progress
 from ..errors import EngineStateError
-from ..events import Event
+from ..events import RunEvent
 from ..message import Origin
 from ..plugins import PluginHost
 from ..settings import Settings, default
@@ -366,7 +366,7 @@ class Engine:
 
     def stream(
         self, stack: Stack[Any, Any] | str, input: Any, *, seed: int = 0, timeout: float | None = None
-    ) -> Iterator[Event]:
+    ) -> Iterator[RunEvent]:
         """Run one input and yield its events as they happen, the last of them :class:`RunFinished`.
 
         Ending the loop early cancels the run. A run that fails does not raise: its ``RunFinished`` has the error.
@@ -388,7 +388,7 @@ class Engine:
 
     async def astream(
         self, stack: Stack[Any, Any] | str, input: Any, *, seed: int = 0, timeout: float | None = None
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncIterator[RunEvent]:
         """As :meth:`stream`, from any event loop."""
         works = self._works
         events = Driven(works.stream(stack, input, seed, timeout))

@@ -13,7 +13,7 @@ from typing import Any
 from ..backends.protocol import Backend
 from ..checkpoints import Progress
 from ..errors import EngineBusy, EngineStateError, FslmError, RunFailed, StoreError, UsageError
-from ..events import Event, RunRefused
+from ..events import RunEvent, RunRefused
 from ..plugins import PluginHost
 from ..settings import Settings
 from ..stack import Stack
@@ -197,7 +197,7 @@ class Works:
 
     async def stream(
         self, stack: AnyStack, value: Any, seed: int, timeout: float | None
-    ) -> AsyncGenerator[Event, None]:
+    ) -> AsyncGenerator[RunEvent, None]:
         """One run's events; see :meth:`Engine.stream`."""
         events: Listener = asyncio.Queue()
 
