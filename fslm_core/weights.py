@@ -5,12 +5,13 @@ The format: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
+
+from .schema import loads
 
 MAX_HEADER = 16 << 20
 """Bytes; some hundred thousand tensors."""
@@ -64,7 +65,7 @@ def read_header(path: Path) -> Header:
             raise HeaderError(f"its header is longer than {MAX_HEADER >> 20} MiB")
         raw = file.read(length)
     try:
-        header = json.loads(raw, object_pairs_hook=_no_twins)
+        header = loads(raw)
     except (ValueError, RecursionError) as error:
         raise HeaderError(f"its header is not JSON: {error}") from None
     if not isinstance(header, dict):
@@ -96,13 +97,6 @@ def _span(name: str, entry: Any) -> tuple[int, int, tuple[int, ...]]:
 
 def _are_lengths(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(n) is int and 0 <= n < _MAX_LENGTH for n in value)
-
-
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return made
 
 
 __all__ = ["MAX_HEADER", "Header", "HeaderError", "read_header"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
 from ..errors import DataError
+from ..schema import loads
 from .table import Reading, Record, Table
 
 
@@ -44,7 +44,7 @@ def _records(path: Path) -> Iterator[Record]:
                 yield Record(line, {})
                 continue
             try:
-                value = json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
+                value = loads(raw.decode("utf-8"))
             except UnicodeDecodeError as error:
                 yield Record(line, {}, f"not UTF-8: byte {error.start} of the line is {raw[error.start]:#04x}")
             except RecursionError:
@@ -69,17 +69,6 @@ def nfc(value: Any) -> Any:
     if isinstance(value, dict):
         return {normalize("NFC", name): nfc(part) for name, part in value.items()}
     return [nfc(part) for part in value] if isinstance(value, list) else value
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return made
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
 
 
 __all__ = ["nfc", "open_lines"]

@@ -10,9 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..errors import FslmError, UsageError, shorten
-from ..schema import plain_data, problems_of
+from ..schema import plain_data, problems_of, sensitive_fields
 from ..stack import Stack
-from ..stack.fitting import model_of
 from ..stage import Stage
 
 PARTS = ("input", "output")
@@ -112,21 +111,16 @@ class Target:
 
 def _misfit(part: str, field: str | None, text: str, model: type[BaseModel]) -> Misfit:
     """What is wrong with a field, its value left out where the model calls the field sensitive."""
-    if _is_sensitive(model, field.split(".") if field else []):
+    if _is_sensitive(model, field):
         text = "it does not fit (what it holds is sensitive and not shown)"
     return Misfit(f"{part}.{field}" if field else part, text)
 
 
-def _is_sensitive(model: type[BaseModel], path: Sequence[str]) -> bool:
-    """Whether a field, one above it or one below it is marked sensitive."""
-    names = [path[0]] if path and path[0] in model.model_fields else list(model.model_fields)
-    for info in map(model.model_fields.__getitem__, names):
-        if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("sensitive"):
-            return True
-        inner = model_of(info.annotation)
-        if inner is not None and inner is not model and _is_sensitive(inner, path[1:]):
-            return True
-    return False
+def _is_sensitive(model: type[BaseModel], field: str | None) -> bool:
+    """Whether the top-level field that a path begins with, or anything in it, is marked sensitive."""
+    head = (field or "").partition(".")[0]
+    marked = {path.partition(".")[0] for path in sensitive_fields(model)}
+    return head in marked if head in model.model_fields else bool(marked)
 
 
 def _plain(part: str, model: BaseModel) -> Json:

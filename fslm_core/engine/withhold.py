@@ -7,8 +7,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..errors import CheckError, FslmError, InputError, StageFailedError, shorten
+from ..schema import sensitive_fields
 from ..stack import Stack
-from ..store import ContentMode, bare_error, kind_of, marks_of, sensitive_fields, spelt
+from ..store import ContentMode, bare_error, kind_of, marks_of, spelt
 from .walk import read_input
 
 _HINT = "its text is withheld, for it may quote a sensitive field; it is shown where trace.content is 'full'"

@@ -18,9 +18,9 @@ from pydantic import BaseModel, create_model
 from ..engine import Engine, Outcome
 from ..errors import FslmError
 from ..message import Message, Skipped
-from ..schema import canonical, plain_data
+from ..schema import canonical, plain_data, sensitive_fields
 from ..stack import INPUT, Stack, Step
-from ..store import marks_of, sensitive_fields
+from ..store import marks_of
 from .fields import Json, Mark
 from .gold import Case, bound
 

@@ -12,8 +12,9 @@ order, and every string, array and number is bounded, so that the longest output
 
 from __future__ import annotations
 
-from .canonical import canonical, dumps, field_spans, plain_data
+from .canonical import canonical, dumps, field_spans, loads, plain_data
 from .normal import Schema, content_id, normalise, parse, problems_of, schema_id_of
+from .sensitive import is_denied, sensitive_fields
 
 __all__ = [
     "Schema",
@@ -21,9 +22,12 @@ __all__ = [
     "content_id",
     "dumps",
     "field_spans",
+    "is_denied",
+    "loads",
     "normalise",
     "parse",
     "plain_data",
     "problems_of",
     "schema_id_of",
+    "sensitive_fields",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import Any
@@ -11,10 +12,35 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError
 
-from ..errors import SchemaError
+from ..errors import SchemaError, shorten
 
 _VALUE = "a value"
 _WORDS = {True: "true", False: "false", None: "null"}
+
+
+def loads(text: str | bytes) -> Any:
+    """Read JSON to the letter of its standard: no ``NaN``, and every name in an object once.
+
+    Raises:
+        ValueError: it is not that.
+        RecursionError: it is nested deeper than Python goes.
+
+    >>> loads('{"a": [1, null]}')
+    {'a': [1, None]}
+    """
+    return json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        ((twin, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the name {shorten(repr(twin), 60)} stands twice in one object")
+    return made
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def dumps(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import SchemaError, shorten
 from ..message import Problem, digest
-from .canonical import canonical, dumps
+from .canonical import canonical, dumps, loads
 from .fit import FORMATS, decimals, faults, longest, narrowed
 
 M = TypeVar("M", bound=BaseModel)
@@ -158,7 +157,7 @@ def parse(text: str, model: type[M], schema: Schema) -> M | list[Problem]:
         The instance, or what is wrong with the text.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
+        value = loads(text)
     except (ValueError, RecursionError) as error:
         return [Problem("json", f"not JSON: {error}")]
     if problems := schema.problems(value):
@@ -177,17 +176,6 @@ def problems_of(error: ValidationError) -> list[Problem]:
         Problem("validator", shorten(e["msg"], 200), ".".join(map(str, e["loc"])) or None)
         for e in error.errors(include_url=False, include_context=False, include_input=False)
     ]
-
-
-def _no_twins(pairs: list[tuple[str, Any]]) -> Json:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return found
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _plain(value: object) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ..errors import InputError, shorten
+from ..errors import InputError
+from ..schema import loads
 
 MAX_INPUT = 16 << 20
 """Bytes of one input, or of one row."""
@@ -52,7 +53,7 @@ def parse(text: str, model: type[BaseModel], *, where: str) -> dict[str, Any]:
         InputError: malformed, not an object, a name twice, ``NaN``, nested too deep, or more than 500,000 values.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
+        value = loads(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         found = text[max(0, error.pos - 30) : error.pos + 30] or "nothing"
@@ -151,19 +152,6 @@ def decode(raw: bytes, *, where: str) -> str:
             found=raw[max(0, error.start - 20) : error.start + 20],
             hint="convert it first, as with `iconv -f LATIN1 -t UTF-8`",
         ) from None
-
-
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in made:
-            raise ValueError(f"the name {shorten(repr(name), 60)} stands twice in one object")
-        made[name] = value
-    return made
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
 
 
 __all__ = ["MAX_INPUT", "MAX_VALUES", "bare_field", "decode", "describe", "parse", "read_line"]

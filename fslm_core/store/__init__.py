@@ -13,7 +13,6 @@
 from .forget import Forgotten
 from .keep import ContentMode
 from .marks import marks_of, unmarked
-from .privacy import sensitive_fields
 from .recorder import OnFailure, Recorder
 from .redact import Redactor, bare_error, kind_of, spelt
 from .rows import RunRow, StoredAttempt, StoredContent, StoredNode, StoredRun, StoredSpan
@@ -35,7 +34,6 @@ __all__ = [
     "bare_error",
     "kind_of",
     "marks_of",
-    "sensitive_fields",
     "spelt",
     "unmarked",
 ]

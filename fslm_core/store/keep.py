@@ -19,8 +19,8 @@ from ..errors import FslmError
 from ..events import AttemptFailed
 from ..message import Attempt, Marks, Message, Origin, Problem, TokenTrace
 from ..prompt import REDACTED, Prompt, Span
-from ..schema import dumps, plain_data, schema_id_of
-from .privacy import Key, blank, names_of, sensitive_fields
+from ..schema import dumps, plain_data, schema_id_of, sensitive_fields
+from .privacy import Key, blank, names_of
 from .redact import Redactor, bare_error, problem_as, spelt
 
 ContentMode = Literal["full", "redacted", "none"]

@@ -10,9 +10,9 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 
 from ..message import Marks
+from ..schema import is_denied, sensitive_fields
 from ..stack import INPUT, OUTPUT, Source, Stack, Wiring
 from ..stage import Stage
-from .privacy import is_denied, sensitive_fields
 
 _Paths = dict[str, set[str]]
 

@@ -1,14 +1,4 @@
-"""Which fields are sensitive, which values they held, and the key that makes hashes unguessable.
-
-A field is sensitive if its model says ``Field(json_schema_extra={"sensitive": True})``.
-
->>> from pydantic import BaseModel, Field
->>> class Caller(BaseModel):
-...     name: str
-...     phone: str = Field(json_schema_extra={"sensitive": True})
->>> sorted(sensitive_fields(Caller))
-['phone']
-"""
+"""Which values sensitive fields held, and the key that makes hashes unguessable."""
 
 from __future__ import annotations
 
@@ -23,16 +13,17 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from ..errors import StoreError
 from ..prompt import REDACTED
 
 log = logging.getLogger("fslm.store")
 _KEY_BYTES = 32
+_AS_IT_IS = getattr(os, "O_BINARY", 0)
+"""Windows would write a byte 10 as two."""
 _TELLING = 3
 """Characters: a shorter value is no evidence that one text was copied from another."""
 _WORD = re.compile(r"\w+")
@@ -41,62 +32,6 @@ _FEW_WORDS = 6
 """A value of as many words is a name, an address, a title: its words of four letters and more tell of it."""
 _TELLING_BONES = 6
 """Letters and digits: what as many of them say is evidence, whatever stands between them."""
-
-
-@lru_cache(maxsize=1024)
-def sensitive_fields(model: type[BaseModel]) -> frozenset[str]:
-    """The dotted paths of a model's sensitive fields; lists are passed through without an index.
-
-    A field is sensitive as a whole if it is marked, or if a mark lies where no path can reach (in the values of a
-    dict, or on the items of a list). A model that contains itself is followed once.
-    """
-    return frozenset(_paths(model, (model,)))
-
-
-def _paths(model: type[BaseModel], above: tuple[type[BaseModel], ...]) -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        if _is_marked(field) or _marked_inside(field.annotation, above):
-            yield name
-            continue
-        for inner in _models_in(field.annotation):
-            if inner not in above:
-                yield from (f"{name}.{path}" for path in _paths(inner, (*above, inner)))
-
-
-def _mark_of(field: FieldInfo) -> Any:
-    extra = field.json_schema_extra
-    if callable(extra):
-        made: dict[str, Any] = {}
-        extra(made)
-        extra = made
-    return extra.get("sensitive") if extra else None
-
-
-def _is_marked(field: FieldInfo) -> bool:
-    return bool(_mark_of(field))
-
-
-def is_denied(field: FieldInfo) -> bool:
-    """Whether the author says outright that no sensitive value can stand in the field."""
-    return _mark_of(field) is False
-
-
-def _marked_inside(annotation: Any, above: tuple[type[BaseModel], ...]) -> bool:
-    arguments = get_args(annotation)
-    if get_origin(annotation) is Annotated and any(isinstance(a, FieldInfo) and _is_marked(a) for a in arguments[1:]):
-        return True
-    if isinstance(get_origin(annotation), type) and issubclass(get_origin(annotation), dict):
-        return any(any(_paths(m, (*above, m))) for m in _models_in(annotation) if m not in above) or any(
-            _marked_inside(a, above) for a in arguments
-        )
-    return any(_marked_inside(a, above) for a in arguments)
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and not get_args(annotation) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models_in(argument)
 
 
 @lru_cache(maxsize=1024)
@@ -292,7 +227,7 @@ class Key:
         fresh_key = not path.exists()
         if fresh_key:
             fresh = Path(f"{path}.{os.getpid()}.{secrets.token_hex(4)}")
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _AS_IT_IS, 0o600)
             try:
                 os.write(descriptor, secrets.token_bytes(_KEY_BYTES))
                 os.fsync(descriptor)
@@ -324,4 +259,4 @@ class Key:
         return state.hexdigest()
 
 
-__all__ = ["Key", "Secrets", "blank", "is_denied", "labels_of", "leaves", "names_of", "pick", "sensitive_fields"]
+__all__ = ["Key", "Secrets", "blank", "labels_of", "leaves", "names_of", "pick"]

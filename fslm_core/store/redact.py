@@ -10,9 +10,9 @@ from pydantic import BaseModel
 from ..errors import FslmError, StageFailedError
 from ..message import Marks, Problem
 from ..prompt import REDACTED
-from ..schema import plain_data
+from ..schema import plain_data, sensitive_fields
 from ..stack import INPUT, OUTPUT
-from .privacy import Secrets, blank, labels_of, names_of, pick, sensitive_fields
+from .privacy import Secrets, blank, labels_of, names_of, pick
 
 
 class Redactor:

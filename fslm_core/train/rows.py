@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..errors import FslmError, TrainError, shorten
-from ..schema import Schema, canonical, plain_data, problems_of
+from ..schema import Schema, canonical, loads, plain_data, problems_of
 from ..stage import Stage
 from .progress import Noted, Progress
 from .recipe import Data, Recipe
@@ -152,7 +152,7 @@ def read_rows(path: Path, stage: Stage[Any, Any], problems: Problems) -> Rows:
 
 def _row(line: bytes, number: int, stage: Stage[Any, Any], path: Path, problems: Problems) -> Row | None:
     try:
-        data = json.loads(line, object_pairs_hook=_no_twins, parse_constant=_no_constant)
+        data = loads(line)
     except (ValueError, RecursionError) as error:
         problems.add(path, number, f"not JSON: {error}")
         return None
@@ -178,17 +178,6 @@ def _row(line: bytes, number: int, stage: Stage[Any, Any], path: Path, problems:
         problems.add(path, number, "output: " + "; ".join(map(str, wrong)))
         return None
     return Row(number, given, answer, target, schema)
-
-
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return made
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def split(rows: Rows, data: Data) -> tuple[list[Row], list[Row]]:

@@ -8,7 +8,7 @@ import datetime
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import openpyxl
 import pytest
@@ -321,8 +321,12 @@ def test_sensitive_values_are_not_quoted(file: Callable[..., Path]) -> None:
     class Secret(BaseModel):
         topic: Literal["A"] = Field(json_schema_extra={"sensitive": True})
 
-    (row,) = rows(file("text,topic\na,alice@example.org\n"), target=Target("secret", (Note, Secret)))
-    assert isinstance(row, Rejected) and "alice" not in str(row)
+    class Sealed(BaseModel):
+        topic: Annotated[Literal["A"], Field(json_schema_extra={"sensitive": True})] | None
+
+    for model in (Secret, Sealed):  # marked as a whole, and marked inside
+        (row,) = rows(file("text,topic\na,alice@example.org\n"), target=Target("secret", (Note, model)))
+        assert isinstance(row, Rejected) and "alice" not in str(row)
 
 
 def test_a_stage_narrows_and_bounds_what_an_output_may_be(file: Callable[..., Path]) -> None:

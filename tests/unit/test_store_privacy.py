@@ -13,8 +13,8 @@ from fslm_core.errors import FslmError, StageFailedError, StoreError
 from fslm_core.events import AttemptFailed, Event, MessageEmitted, RunFinished, RunStarted
 from fslm_core.message import Attempt, Message, Origin, Problem, TokenTrace, Usage, node_id
 from fslm_core.prompt import REDACTED, Template, variables_of
-from fslm_core.schema import canonical, content_id
-from fslm_core.store import ContentMode, StoredRun, TraceStore, sensitive_fields
+from fslm_core.schema import canonical, content_id, sensitive_fields
+from fslm_core.store import ContentMode, StoredRun, TraceStore
 from fslm_core.store.privacy import Key, Secrets, blank
 
 SECRET = "Zebedee Quux"
