@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..folders import put_whole
 from .cells import date_text
 from .table import Broken
 
@@ -61,45 +58,20 @@ def require_free(out: Path, *, force: bool) -> None:
 
 
 def write_folder(out: Path, files: Mapping[str, str], *, force: bool) -> None:
-    """Write files into a new folder beside its place, and put it there in one move.
+    """Write files into a folder, all of them or none.
 
     Raises:
-        DataError: it cannot be written; nothing is left then, and what was there stays.
+        DataError: something else is there, or it cannot be written; what was there stays.
     """
-    made: Path | None = None
+    require_free(out, force=force)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-        made.chmod(0o755)
-        for name, text in files.items():
-            with (made / name).open("w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        require_free(out, force=force)
-        _put(made, out)
+        put_whole(out, files)
     except OSError as error:
         raise DataError(
             f"the rows cannot be written: {error.strerror or error}",
             where=str(out),
             hint="choose another --out, or make room there",
         ) from None
-    finally:
-        if made is not None:
-            shutil.rmtree(made, ignore_errors=True)
-
-
-def _put(made: Path, out: Path) -> None:
-    old = out.with_name(f".{out.name}-old-{os.getpid()}")
-    with suppress(FileNotFoundError):
-        out.rename(old)
-    try:
-        made.rename(out)
-    except OSError:
-        with suppress(FileNotFoundError):
-            old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 __all__ = ["REPORT", "cells_line", "json_line", "require_free", "write_folder"]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 from pathlib import Path
 
 from ..errors import UsageError
+from ..folders import put_whole
 from .render import plots, to_html, to_markdown
 from .results import Report
 
@@ -47,38 +45,23 @@ def write_report(report: Report, folder: Path, *, force: bool = False) -> None:
         UsageError: something is there already, or it cannot be written.
     """
     may_write(folder, force=force)
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        fresh.parent.mkdir(parents=True, exist_ok=True)
-        fresh.mkdir()
-        _fill(report, fresh)
-        if folder.exists():
-            old = folder.with_name(f"{fresh.name}.old")
-            folder.rename(old)
-            fresh.rename(folder)
-            shutil.rmtree(old)
-        else:
-            fresh.rename(folder)
+        put_whole(folder, _files(report))
     except OSError as error:
         raise UsageError(
             f"the report cannot be written: {error.strerror}", where=str(folder), hint="name another folder with --out"
         ) from None
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _fill(report: Report, folder: Path) -> None:
+def _files(report: Report) -> dict[str, str]:
     drawn = plots(report)
-    texts = {
+    return {
         "report.md": to_markdown(report),
         "report.html": to_html(report, drawn),
         "report.json": report.to_json(),
         "errors.jsonl": "".join(wrong.model_dump_json() + "\n" for wrong in report.errors),
+        **{f"plots/{plot.name}.svg": plot.file for plot in drawn},
     }
-    (folder / "plots").mkdir()
-    texts |= {f"plots/{plot.name}.svg": plot.file for plot in drawn}
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
 
 __all__ = ["FILES", "may_write", "write_report"]

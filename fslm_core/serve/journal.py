@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from ..errors import UsageError
+from ..folders import sync
 from ..store.database import translated
 from ..store.privacy import Key
 
@@ -138,7 +139,7 @@ class Journal:
             with suppress(OSError):
                 fresh.unlink()
             raise
-        sync_folder(path.parent)
+        sync(path.parent)
         return cls(path, header, path.open("r+b", buffering=0))
 
     @classmethod
@@ -205,13 +206,13 @@ class Journal:
 
     def close(self, *, finished: bool) -> None:
         """Close it; a finished batch leaves none."""
-        if finished:
-            self.path.unlink()
-            sync_folder(self.path.parent)
-        else:
+        if not finished:
             with suppress(OSError):
                 self._file.truncate(self._end)  # an entry that the disk took only a part of
-        self._file.close()
+        self._file.close()  # first: Windows takes away no file that is open
+        if finished:
+            self.path.unlink()
+            sync(self.path.parent)
 
 
 def _header(file: BinaryIO, path: Path) -> Header:
@@ -243,17 +244,6 @@ def write_whole(file: BinaryIO, line: bytes) -> int:
     return len(line)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a folder's names safe against a power cut."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 __all__ = [
     "SUFFIX",
     "WIRING",
@@ -263,6 +253,5 @@ __all__ = [
     "Journal",
     "digest_of",
     "keyed_digest",
-    "sync_folder",
     "write_whole",
 ]

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
 
 from ..errors import SystemRefusedError, UsageError
-from .journal import Entry, Header, Journal, digest_of, sync_folder, write_whole
+from ..folders import sync
+from .journal import Entry, Header, Journal, digest_of, write_whole
 from .text import as_json
 
 Mode = Literal["new", "anew", "resume"]
@@ -108,7 +109,7 @@ class Output:
             self._file = self.path.open("wb", buffering=0)
             self._open = True
             if self._regular:
-                sync_folder(self._real.parent)
+                sync(self._real.parent)
 
     def inputs(self) -> Iterator[str]:
         """The digest of the input line of each row that was done when the file was opened."""

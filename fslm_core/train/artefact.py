@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from ..adapter import AdapterRecord, inspect
 from ..errors import TrainError
+from ..folders import swap
 from .model import write_adapter
 
 
@@ -73,7 +72,7 @@ def write_folder(output: Path, *, model: Any, tensors: dict[str, Tensor], record
         for name in ("loss.jsonl", "loss.png"):
             shutil.copyfile(curve / name, made / name)
         inspect(made)
-        _swap(made, output)
+        swap(made, output)
     except OSError as error:
         raise _unwritable(error, output) from None
     finally:
@@ -103,14 +102,6 @@ def refuse_taken(output: Path) -> None:
             where=str(output),
             hint="set output to another folder",
         )
-
-
-def _swap(made: Path, output: Path) -> None:
-    old = output.with_name(f".{output.name}-old-{os.getpid()}")
-    with suppress(FileNotFoundError):
-        output.rename(old)
-    made.rename(output)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def card(record: AdapterRecord, sha256: str) -> str:

@@ -1,0 +1,70 @@
+"""Folders that are put in their place whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+
+def put_whole(out: Path, files: Mapping[str, str]) -> None:
+    """Write texts into a new folder beside ``out``, and put it there in one move; what was there goes.
+
+    Args:
+        files: path inside the folder to text, which is written as it is, in UTF-8.
+
+    Raises:
+        OSError: it cannot be written; what was there stays.
+    """
+    place = Path(os.path.abspath(out))  # ``.`` has no name
+    if Path.cwd().is_relative_to(place):
+        raise OSError(errno.EBUSY, "it is the folder that this program runs in")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    try:
+        made.chmod(0o755)
+        for name, text in files.items():
+            (made / name).parent.mkdir(exist_ok=True)
+            with (made / name).open("w", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        swap(made, place)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def swap(made: Path, out: Path) -> None:
+    """Move the folder ``made``, which lies beside ``out``, into its place; what was there goes.
+
+    Raises:
+        OSError: it cannot be moved; what was there stays.
+    """
+    old = out.with_name(f".{out.name}-old-{os.getpid()}")
+    with suppress(FileNotFoundError):
+        out.rename(old)
+    try:
+        made.rename(out)
+    except OSError:
+        with suppress(FileNotFoundError):
+            old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync(folder: Path) -> None:
+    """Make the names in a folder safe against a power cut, where the system can."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+__all__ = ["put_whole", "swap", "sync"]

@@ -1,0 +1,48 @@
+"""Folders are put in their place whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fslm_core.folders import put_whole
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in found}
+
+
+def test_files_stand_as_they_were_given_and_replace_what_was_there(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    put_whole(out, {"old.txt": "old"})
+    put_whole(out, {"a.txt": "é\n", "plots/b.svg": "<svg>\r\n"})
+    assert _texts(out).keys() == {"a.txt", "plots/b.svg"}
+    assert (out / "plots" / "b.svg").read_bytes() == b"<svg>\r\n"
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_what_was_there_stays_where_the_move_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    put_whole(out, {"a.txt": "before"})
+    usual = Path.rename
+
+    def refusing(self: Path, target: Path) -> Path:
+        if target == out and "-old-" not in self.name:
+            raise OSError(28, "No space left on device")
+        return usual(self, target)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    with pytest.raises(OSError, match="No space"):
+        put_whole(out, {"a.txt": "after"})
+    assert _texts(tmp_path) == {"out/a.txt": "before"}
+
+
+def test_the_folder_of_the_program_itself_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for place in (Path("."), Path("..")):
+        with pytest.raises(OSError, match="runs in"):
+            put_whole(place, {"a.txt": "a"})
+    assert _texts(tmp_path) == {}
