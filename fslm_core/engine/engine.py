@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 from pydantic import BaseModel
 
@@ -18,6 +18,7 @@ from ..message import Origin
 from ..plugins import PluginHost
 from ..settings import Settings, default
 from ..stack import Stack
+from ..store import ContentMode
 from .check import Report, check_stack
 from .flow import Driven, from_iterable, from_loop
 from .observers import Observer
@@ -26,7 +27,6 @@ from .works import Works, find
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
-Content = Literal["full", "redacted", "none"]
 
 
 class Engine:
@@ -69,7 +69,7 @@ class Engine:
         backend: Backend | str | None = None,
         max_in_flight: int = 64,
         threads: int | None = None,
-        content: Content | None = None,
+        content: ContentMode | None = None,
         trace: bool = True,
         strict: bool = False,
         progress: Progress | None = None,
@@ -92,7 +92,7 @@ class Engine:
         self.max_in_flight = max_in_flight
         self._stacks = tuple(stacks)
         self._backend_asked = backend
-        self._content: Content = content or chosen.trace.content or "none"
+        self._content: ContentMode = content or chosen.trace.content or "none"
         self._trace = trace
         self._strict = strict
         self._progress = progress
@@ -403,4 +403,4 @@ class Engine:
                 await asyncio.wrap_future(works.loop.submit(events.close()))
 
 
-__all__ = ["Content", "Engine"]
+__all__ = ["Engine"]

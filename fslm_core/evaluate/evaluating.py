@@ -19,12 +19,13 @@ from ..plugins import PluginHost
 from ..schema import dumps, plain_data
 from ..settings import default
 from ..stack import Stack, Step
+from ..store import ContentMode
 from .bootstrap import Bootstrap
 from .control import LinearControl, text_of
 from .fields import FieldSpec, Json, Mark, fields_of
 from .gold import Case, Cases, clusters, coverage, read_cases, slices
 from .metrics import Known, judged, known_names, metrics_of
-from .quoting import Content, wrong_rows
+from .quoting import wrong_rows
 from .results import ControlReport, Report, Row, Skips, SliceReport, StepReport
 from .running import Alone, Answer, Passage, Progress, run_alone, run_whole
 from .scores import Told, ViewScores, score
@@ -53,7 +54,7 @@ def evaluate(
     resamples: int = 1000,
     seed: int = 0,
     concurrency: int = 32,
-    content: Content = "redacted",
+    content: ContentMode = "redacted",
     progress: Progress = _silent,
 ) -> Report:
     """Score a stack on labelled rows: whole, step by step, and beside a linear control.
@@ -194,7 +195,7 @@ class Work:
     resamples: int = 1000
     seed: int = 0
     concurrency: int = 32
-    content: Content = "redacted"
+    content: ContentMode = "redacted"
     progress: Progress = _silent
 
     def report(self, engine: Engine) -> Report:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -11,7 +11,7 @@ from ..errors import FslmError
 from ..message import Marks
 from ..schema import plain_data
 from ..stack import INPUT, OUTPUT, Stack
-from ..store import Redactor, marks_of
+from ..store import ContentMode, Redactor, marks_of
 from ..store.privacy import blank, labels_of, names_of, pick
 from .fields import Json, Mark, fields_of
 from .gold import Case
@@ -19,15 +19,13 @@ from .results import Wrong
 from .running import Answer, Passage
 from .scores import counts, wrong_fields
 
-Content = Literal["full", "redacted", "none"]
-
 
 def wrong_rows(
     stack: Stack[Any, Any],
     cases: Sequence[Case],
     passages: Sequence[Passage],
     fed: Mapping[str, Sequence[Answer | None]],
-    content: Content,
+    content: ContentMode,
 ) -> tuple[Wrong, ...]:
     """Every row whose output, or any of whose steps, is not wholly right.
 
@@ -42,7 +40,7 @@ def _wrong_rows(
     cases: Sequence[Case],
     passages: Sequence[Passage],
     fed: Mapping[str, Sequence[Answer | None]],
-    content: Content,
+    content: ContentMode,
 ) -> Iterator[Wrong]:
     specs, marks = fields_of(stack.output), marks_of(stack)
     models = {step.name: step.stage.output for step in stack.steps}
@@ -89,7 +87,7 @@ def _wrong_step(
 class _Quote:
     """Says what may be said of one row."""
 
-    def __init__(self, stack: Stack[Any, Any], marks: Marks, input: BaseModel, content: Content) -> None:
+    def __init__(self, stack: Stack[Any, Any], marks: Marks, input: BaseModel, content: ContentMode) -> None:
         self._input = input
         self._none = content == "none"
         self._full = content == "full" or (content == "redacted" and not marks)
@@ -126,4 +124,4 @@ class _Quote:
         return error.to_dict() if self._full else self._redactor.error(error)
 
 
-__all__ = ["Content", "wrong_rows"]
+__all__ = ["wrong_rows"]

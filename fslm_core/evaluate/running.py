@@ -16,11 +16,11 @@ from typing import Any
 from pydantic import BaseModel, create_model
 
 from ..engine import Engine, Outcome
-from ..errors import FslmError
+from ..errors import FslmError, StoreError
 from ..message import Message, Skipped
 from ..schema import canonical, plain_data, sensitive_fields
 from ..stack import INPUT, Stack, Step
-from ..store import marks_of
+from ..store import concerns_all, marks_of
 from .fields import Json, Mark
 from .gold import Case, bound
 
@@ -67,7 +67,11 @@ def run_whole(
     concurrency: int,
     progress: Progress,
 ) -> list[Passage]:
-    """Run every row through the stack. A run that fails is an answer; it never ends the others."""
+    """Run every row through the stack. A run that fails is an answer; it never ends the others.
+
+    Raises:
+        StoreError: the trace cannot be written, which says nothing of the stack.
+    """
     passages: list[Passage] = []
     progress("whole stack", 0, len(cases))
     for outcome in engine.map(stack, (case.input for case in cases), concurrency=concurrency, seed=seed):
@@ -183,6 +187,8 @@ def _passage(stack: Stack[Any, Any], outcome: Outcome[Any]) -> Passage:
 
 def _whole(outcome: Outcome[Any]) -> Answer:
     run = outcome.run.id if outcome.run is not None else None
+    if isinstance(outcome.error, StoreError) and concerns_all(outcome.error):
+        raise outcome.error
     if outcome.error is not None:
         return Answer(Mark.FAILED, {}, run, outcome.error)
     assert outcome.run is not None

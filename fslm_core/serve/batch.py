@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
@@ -18,7 +17,7 @@ from ..errors import FslmError, InputError, StoreError, UsageError
 from ..message import Message, digest
 from ..schema import plain_data, schema_id_of
 from ..stack import Stack
-from ..store import ContentMode, Redactor, marks_of
+from ..store import ContentMode, Redactor, concerns_all, marks_of
 from .inputs import read_line
 from .journal import WIRING, Digest, Header
 from .output import Output
@@ -141,7 +140,7 @@ class Batch:
 
     def _write(self, input: str, outcome: Outcome[Any]) -> None:
         run = outcome.run
-        if isinstance(outcome.error, StoreError) and _concerns_all(outcome.error):
+        if isinstance(outcome.error, StoreError) and concerns_all(outcome.error):
             raise outcome.error
         redactor = Redactor(marks=self._marks)
         if run is not None and self._redacting:
@@ -176,12 +175,6 @@ def _require_row(number: int, same: bool) -> None:
             expected="the input the batch was begun with; it may have grown at its end",
             hint="give that input from its first row on, or choose another --out, or pass --force to begin anew",
         )
-
-
-def _concerns_all(error: StoreError) -> bool:
-    """Whether the trace failed for every run, as on a full disk, and not for this one row alone."""
-    cause = error.__cause__
-    return isinstance(cause, sqlite3.OperationalError | OSError) or type(cause) is sqlite3.DatabaseError
 
 
 __all__ = ["Batch", "header_of"]

@@ -13,7 +13,7 @@
 from .forget import Forgotten
 from .keep import ContentMode
 from .marks import marks_of, unmarked
-from .recorder import OnFailure, Recorder
+from .recorder import OnFailure, Recorder, concerns_all
 from .redact import Redactor, bare_error, kind_of, spelt
 from .rows import RunRow, StoredAttempt, StoredContent, StoredNode, StoredRun, StoredSpan
 from .store import TraceStore
@@ -32,6 +32,7 @@ __all__ = [
     "StoredSpan",
     "TraceStore",
     "bare_error",
+    "concerns_all",
     "kind_of",
     "marks_of",
     "spelt",

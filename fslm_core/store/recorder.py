@@ -266,6 +266,12 @@ class Recorder:
             self._connection.close()
 
 
+def concerns_all(fault: StoreError) -> bool:
+    """Whether the trace failed for every run, as on a full disk, and not for one record alone."""
+    cause = fault.__cause__
+    return isinstance(cause, _SHARED_FAULTS) or type(cause) is sqlite3.DatabaseError
+
+
 def _records(count: int) -> str:
     return "1 record" if count == 1 else f"{count:,} records"
 
@@ -296,4 +302,4 @@ def _unwritable(error: Exception, run: str) -> StoreError:
     )
 
 
-__all__ = ["OnFailure", "Recorder"]
+__all__ = ["OnFailure", "Recorder", "concerns_all"]

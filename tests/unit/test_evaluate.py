@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -12,10 +14,11 @@ from pydantic import BaseModel, Field
 from fslm_core import SLM, Engine, Stack, Stage, Step, tool
 from fslm_core.backends.protocol import Request
 from fslm_core.backends.scripted import ScriptedBackend
-from fslm_core.errors import UsageError
+from fslm_core.errors import StoreError, UsageError
 from fslm_core.evaluate import Plan, Report, evaluate, read_cases
 from fslm_core.evaluate.running import alone
-from fslm_core.store import marks_of
+from fslm_core.settings import Settings
+from fslm_core.store import marks_of, recorder
 
 pytestmark = pytest.mark.torch
 SLM_ = SLM(base="smollm2-135m", tuned=True)
@@ -125,6 +128,17 @@ def test_only_other_work_is_done_again() -> None:
     asked = sorted(request.prompt.text("user") or "" for request in script.requests)
     whole = [text for text, *_ in ROWS] + [f"{text}|{said}" for text, _, said, _ in ROWS if said != "OTHER"]
     assert asked == sorted([*whole, "r3|A", "r4|A"])
+
+
+def test_a_full_disk_is_no_mistake_of_the_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with Engine([stack], settings=Settings(data_dir=tmp_path), backend=backend()) as engine:
+        monkeypatch.setattr(recorder, "transaction", full)
+        with pytest.raises(StoreError):
+            evaluate(stack, data(), engine=engine, resamples=100)
+        monkeypatch.undo()
 
 
 def test_rows_in_error_say_what_each_step_said(report: Report) -> None:
