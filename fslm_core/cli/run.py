@@ -12,7 +12,7 @@ from ..errors import InputError, RunFailed
 from ..schema import plain_data
 from ..stack import Stack
 from . import inputs, screen
-from .session import Session, opened, session_of
+from .session import Session, content_of, opened, session_of
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -45,7 +45,7 @@ def run(
     session = session_of(ctx)
     found = session.host.stack(stack)
     given, where = inputs.typed_or_piped(text)
-    content = session.settings.trace.content or "full"
+    content = content_of(session.settings)
     try:
         value = inputs.read(found.input, given, as_json=as_json, where=where)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""The rows that ``fslm train`` and ``fslm eval`` read, out of any table: the one reader of labelled data."""
+"""Labelled rows out of any table: what ``fslm eval`` reads, and what ``fslm data prepare`` makes files of."""
 
 from __future__ import annotations
 

@@ -26,9 +26,9 @@ async def in_thread(function: Callable[[*Ts], T], *args: *Ts) -> T:
     answer: asyncio.Future[T] = loop.create_future()
     context = contextvars.copy_context()
 
-    def settle(settle: Callable[[Any], None], value: Any) -> None:
+    def settle(how: Callable[[Any], None], value: Any) -> None:
         if not answer.done():  # nobody waits any more where it was cancelled
-            settle(value)
+            how(value)
 
     def tell(how: Callable[[Any], None], value: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile

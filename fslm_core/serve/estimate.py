@@ -14,7 +14,7 @@ from ..engine import Engine
 from ..errors import InputError, UsageError
 from ..stack import Stack
 from .inputs import read_line
-from .source import count_lines
+from .source import bounded_lines, count_lines
 
 SAMPLE = 20
 _RESAMPLES = 2000
@@ -77,9 +77,9 @@ def sample_of(path: Path, size: int = SAMPLE) -> tuple[int, list[bytes]]:
         raise UsageError("there is no row to estimate by", where=str(path), hint="name an input that has rows")
     with path.open("rb") as file:
         if rows <= size:
-            return rows, list(file)
+            return rows, list(bounded_lines(file))
         wanted = {(2 * n + 1) * rows // (2 * size) for n in range(size)}
-        return rows, [line for number, line in enumerate(file) if number in wanted]
+        return rows, [line for number, line in enumerate(bounded_lines(file)) if number in wanted]
 
 
 async def estimate(
@@ -112,11 +112,11 @@ async def estimate(
             pass
     start_seconds = time.monotonic() - began
     seconds, failed = [0.0] * (len(sample) - len(values)), len(sample) - len(values)
-    running = time.monotonic()
+    running = time.perf_counter()  # the finest clock: no row may have been there to run
     async for outcome in engine.amap(stack, _as_they_are(values), concurrency=concurrency, seed=seed, timeout=timeout):
         seconds.append(outcome.run.seconds if outcome.run is not None else 0.0)
         failed += outcome.error is not None
-    took = time.monotonic() - running
+    took = time.perf_counter() - running
     at_work = max(sum(seconds) / took, 1.0)
     row = bootstrapped(seconds).times(1 / at_work)
     whole = row.times(rows, start_seconds)

@@ -38,7 +38,7 @@ class Source:
             async for line in _piped(0 if self._file is None else self._file.fileno()):
                 yield line
         else:
-            for line in _bounded(self._file):
+            for line in bounded_lines(self._file):
                 yield line
 
 
@@ -82,11 +82,11 @@ def _lines_of(descriptor: int) -> Iterator[bytes]:
         yield b"".join(rest)[:_MOST]
 
 
-def _bounded(file: BinaryIO) -> Iterator[bytes]:
+def bounded_lines(file: BinaryIO) -> Iterator[bytes]:
     """The lines of a file; of one that is too long, no more than shows that it is."""
     while line := file.readline(_MOST):
         end = line
-        while len(end) >= _LONG and not end.endswith(b"\n"):
+        while len(end) == _MOST and not end.endswith(b"\n"):
             end = file.readline(_MOST)
         yield line
 
@@ -101,4 +101,4 @@ def count_lines(path: Path) -> int:
     return count + (last != b"\n")
 
 
-__all__ = ["Source", "count_lines"]
+__all__ = ["Source", "bounded_lines", "count_lines"]

@@ -13,6 +13,7 @@ from fslm_core.cli import screen
 from fslm_core.errors import InputError
 from fslm_core.explain.show import visible
 from fslm_core.serve import source
+from fslm_core.serve.estimate import sample_of
 from fslm_core.serve.inputs import MAX_INPUT, MAX_VALUES, decode, parse
 
 from ..campaigns.fuzz.texts import Odd
@@ -79,7 +80,9 @@ def test_a_line_without_end_is_kept_only_as_far_as_shows_that_it_is_too_long(
     file.write_bytes(b"a\n" + b"x" * 7_000_000 + b"\nb\n" + b"y" * 3_000_000 + b"\n" + b"z" * 9_000_000)
     wanted = [(2, b"a"), (3_000_001, b"x"), (2, b"b"), (3_000_001, b"y"), (3_000_001, b"z")]
     with file.open("rb") as opened:
-        assert [(len(line), line[:1]) for line in source._bounded(opened)] == wanted
+        assert [(len(line), line[:1]) for line in source.bounded_lines(opened)] == wanted
         opened.seek(0)
         piped = [line for line in source._lines_of(opened.fileno())]
     assert [(min(len(line) + 1, 3_000_001), line[:1]) for line in piped] == wanted
+    rows, sample = sample_of(file)
+    assert rows == 5 and [(len(line), line[:1]) for line in sample] == wanted
