@@ -220,7 +220,7 @@ class InputError(UsageError):
     """The input does not fit the stack's input model.
 
     Text that is not JSON where JSON was promised, a field that is missing, unknown or of the wrong type, a value out of
-    its bounds, bytes that are not UTF-8. No model was asked; nothing was written but, where a trace is kept, the run.
+    its bounds, bytes that are not UTF-8. No run began: no model was asked, and the trace knows nothing of it.
 
     Next: give what ``expected`` says. ``fslm check STACK`` shows the input model.
     """
