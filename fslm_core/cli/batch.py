@@ -25,6 +25,8 @@ from .session import Session, content_of, opened, session_of
 app = typer.Typer(add_completion=False)
 
 _IN_FLIGHT = 64
+_TABLES = {".csv", ".tsv", ".xlsx", ".xls", ".ods"}
+"""Endings of files of which no line could be a row."""
 
 
 @app.command()
@@ -86,6 +88,8 @@ def batch(
         raise UsageError(
             "there is no output to write to", where="fslm batch", hint="pass --out OUT.jsonl, or --estimate"
         )
+    if str(out) == inputs.STANDARD_INPUT:
+        raise UsageError("'-' is no file to write", where="--out", hint="pass /dev/stdout to write to standard output")
     if path is not None and out.exists() and os.path.samefile(path, out):
         raise UsageError("input and output are one file", where=source, hint="choose another --out")
     if resume and force:
@@ -98,6 +102,13 @@ def _input(source: str) -> Path:
     if not Path(source).is_file() and not Path(source).is_fifo():
         raise UsageError(
             "there is no such input file", where=source, hint="name a JSONL file, or '-' for standard input"
+        )
+    if Path(source).suffix.lower() in _TABLES:
+        raise UsageError(
+            "a batch does not read tables",
+            where=source,
+            expected='a JSONL file: one JSON object a line, as {"text": "…"}',
+            hint="write each row as one JSON object, into a file that ends in .jsonl",
         )
     return Path(source)
 

@@ -133,3 +133,18 @@ def test_ctrl_c_keeps_the_rows_that_are_done(spawn: Spawn, fslm: Fslm, files: tu
     assert "2 rows done" in err and "interrupted" in err and "Traceback" not in err
     assert [row["output"]["shout"] for row in rows_of(out)] == ["A", "B"]
     assert fslm("trace", "list", "--json", "--status", "running").data == []
+
+
+@pytest.mark.parametrize("ending", [".csv", ".XLSX"])
+@pytest.mark.parametrize("how", [["--out", "out.jsonl"], ["--estimate"]])
+def test_a_table_is_refused_before_a_row_is_run(fslm: Fslm, tmp_path: Path, ending: str, how: list[str]) -> None:
+    (tmp_path / f"in{ending}").write_text("text\ngood day\n")
+    result = fslm("batch", "demo", str(tmp_path / f"in{ending}"), *how)
+    assert result.code == 2 and "does not read tables" in result.err and ".jsonl" in result.err
+    assert not Path("out.jsonl").exists()
+
+
+def test_a_dash_is_no_output(fslm: Fslm, files: tuple[Path, Path]) -> None:
+    files[0].write_text('{"text": "good day"}\n')
+    result = fslm("batch", "demo", str(files[0]), "--out", "-")
+    assert result.code == 2 and "/dev/stdout" in result.err and not Path("-").exists()
