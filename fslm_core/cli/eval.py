@@ -114,6 +114,11 @@ def evaluate_stack(
     with opened(session, found, max_in_flight=max(64, concurrency)) as engine, _Bars() as bars:
         content = content_of(session.settings)
         report = Work(plan, fitted, resamples, seed, concurrency, content, bars).report(engine)
+    if report.control is not None and report.control.seen:
+        screen.warn(
+            f"{report.control.seen:,} of {len(read.cases):,} rows scored are in {train}, too: "
+            "the control has seen their answers, and so has a stack that was trained on them"
+        )
     if out is not None:
         write_report(report, out, force=force)
         screen.say(f"report: {out / 'report.html'}")

@@ -48,6 +48,13 @@ def test_json_is_the_whole_report_and_nothing_else(fslm: Fslm, tmp_path: Path) -
     ]
 
 
+def test_it_is_told_where_the_control_has_seen_the_answers(fslm: Fslm, tmp_path: Path) -> None:
+    dev, train = write(tmp_path / "dev.jsonl"), write(tmp_path / "train.jsonl", ROWS[:4] * 3)
+    other = write(tmp_path / "other.jsonl", [("well done", "good"), ("what a mess", "bad")])
+    assert "4 of 5 rows scored are in" in fslm("eval", "demo.label", dev, "--train", train, "--resamples", "100").err
+    assert "rows scored" not in fslm("eval", "demo.label", dev, "--train", other, "--resamples", "100").err
+
+
 def test_a_report_is_written_and_its_rows_can_be_looked_up(fslm: Fslm, tmp_path: Path) -> None:
     dev, out = write(tmp_path / "dev.jsonl"), tmp_path / "report"
     assert fslm("eval", "demo.label", dev, "--out", str(out)).code == 0
