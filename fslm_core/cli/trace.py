@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,6 +17,8 @@ from ..explain.show import show as drawn
 from ..store import Forgotten, TraceStore
 from . import screen
 from .session import session_of
+
+RunStatus = Literal["running", "succeeded", "failed", "cancelled", "interrupted"]
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Look at what was kept of earlier runs, or forget it."
@@ -34,9 +36,7 @@ def list_(
     ctx: typer.Context,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many, the newest first.")] = 20,
     stack: Annotated[str | None, typer.Option(help="Only runs of this stack.")] = None,
-    status: Annotated[
-        str | None, typer.Option(help="Only running, succeeded, failed, cancelled or interrupted ones.")
-    ] = None,
+    status: Annotated[RunStatus | None, typer.Option(help="Only runs that ended so, or still run.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
 ) -> None:
     """List the newest runs."""

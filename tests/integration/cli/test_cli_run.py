@@ -107,6 +107,8 @@ def test_traces_are_listed_newest_first(fslm: Fslm) -> None:
     assert [row["id"] for row in fslm("trace", "list", "--json").data] == [second, first]
     assert [row["id"] for row in fslm("trace", "list", "--json", "--status", "succeeded").data] == [first]
     assert first in fslm("trace", "list").out
+    wrong = fslm("trace", "list", "--status", "succeded")
+    assert wrong.code == 2 and "succeeded" in wrong.err
     assert fslm("trace", "show", "nonsense").code == 2
 
 
