@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from .. import checkpoints
 from ..backends.torch.machine import describe
@@ -283,6 +284,13 @@ def plugins(session: Session) -> Section:
                 f"plugin {info.name} ({info}): {info.reason}",
                 f"mend or upgrade it, or `fslm plugins disable {info.name}`",
             )
+    here = {canonicalize_name(name) for info in session.host.plugins for name in (info.name, info.distribution)}
+    named: dict[str, list[str]] = {"plugins": session.settings.plugins or [], "disable": session.settings.disable}
+    for setting, names in named.items():
+        for name in names:
+            if canonicalize_name(name) not in here:
+                what = f"the setting {setting} names {name}, and no plugin of that name is installed"
+                yield Finding(what, "correct the name as `fslm plugins` shows it, or remove it", serious=False)
 
 
 __all__ = [

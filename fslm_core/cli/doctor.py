@@ -37,6 +37,7 @@ def doctor(
     }
     for name, look in looks.items():
         sections[name] = _rows(look, found)
+    found = list(dict.fromkeys(found))  # wrong settings end several sections, with one and the same error
     problems = [finding for finding in found if finding.serious]
     notes = [finding for finding in found if not finding.serious]
     if as_json:

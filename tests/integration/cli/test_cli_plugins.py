@@ -153,8 +153,14 @@ def test_doctor_says_what_cannot_be_written(fslm: Fslm, environment: Path, monke
 def test_doctor_survives_broken_settings(fslm: Fslm, environment: Path) -> None:
     (environment / "fslm.toml").write_text("offline = 'perhaps'\n")
     result = fslm("doctor")
-    assert result.code == 0 and "offline" in result.out
+    assert result.code == 0 and result.out.count("'offline'") == 1
     assert fslm("list").code == 2
+
+
+def test_doctor_names_plugins_in_the_settings_that_are_not_there(fslm: Fslm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FSLM_DISABLE", "nobody,Fslm_Echo")
+    (note,) = [note for note in fslm("doctor", "--json").data["notes"] if "the setting" in note["what"]]
+    assert "disable names nobody" in note["what"] and "fslm plugins" in note["next"]
 
 
 def test_a_recipe_that_is_not_there_is_told(fslm: Fslm) -> None:
