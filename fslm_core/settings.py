@@ -210,7 +210,7 @@ def load(*, files: Sequence[Path] | None = None, **overrides: Any) -> Settings:
     known = {f"FSLM_{name}".upper() for name in Settings.model_fields} | {"FSLM_CONFIG"}
     for variable in os.environ:
         if variable.upper().startswith("FSLM_") and variable.upper().split("__")[0] not in known:
-            near = difflib.get_close_matches(variable.upper(), known, n=1)
+            near = difflib.get_close_matches(variable.upper(), sorted(known | _section_variables()), n=1)
             raise SettingsError(
                 f"the variable {variable} means nothing to fslm",
                 where="the environment",
@@ -246,6 +246,17 @@ def _wrong(error: ValidationError) -> SettingsError:
 
 
 _SECRET = re.compile("key|token|secret|passw|credential", re.IGNORECASE)
+
+
+def _section_variables() -> set[str]:
+    """The variables of the keys in sections, as ``FSLM_TRACE__CONTENT``."""
+    sections = {name: field.annotation for name, field in Settings.model_fields.items()}
+    return {
+        f"FSLM_{name}__{key}".upper()
+        for name, model in sections.items()
+        if isinstance(model, type) and issubclass(model, BaseModel)
+        for key in model.model_fields
+    }
 
 
 def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:

@@ -151,6 +151,16 @@ def test_a_wrong_value_of_a_variable_is_an_error(monkeypatch: pytest.MonkeyPatch
         load()
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"), [("FSLM_TRACE_CONTENT", "FSLM_TRACE__CONTENT"), ("FSLM_THREADS", "FSLM_TORCH__THREADS")]
+)
+def test_one_underscore_too_few_is_told(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert caught.value.hint == f"did you mean {meant}?"
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(Exception, match="frozen"):
         load().offline = True
