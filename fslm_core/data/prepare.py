@@ -13,7 +13,7 @@ from ..errors import DataError, InternalError, UsageError
 from .gather import Gathered, gather
 from .labels import HANDLINGS, Conflict, Handling, choose_targets, conflicts_among, label_of, text_of
 from .near import Clusters, join_near, near_form, same_form
-from .report import markdown, report_of
+from .report import counted, markdown, report_of
 from .rows import Rejected, Row
 from .split import divide, parse_shares
 from .table import AS_FOUND, Reading
@@ -211,7 +211,7 @@ def _problem(
     if made.conflicts and options.conflicts == "fail":
         shown = [", ".join(str(found.rows[place].line) for place in conflict.places[:5]) for conflict in made.conflicts]
         return DataError(
-            f"{len(made.conflicts):,} inputs have different labels in different rows",
+            f"{counted(len(made.conflicts))} different labels in different rows",
             where=str(source),
             found="lines " + "; lines ".join(shown[:5]),
             hint="correct the labels (--dry-run lists all), or choose --conflicts drop, majority or keep",

@@ -191,7 +191,7 @@ def _page(report: Mapping[str, Any]) -> list[str]:
     if conflicts["inputs"]:
         lines += ["## Conflicting labels", ""]
         lines += [
-            f"{conflicts['inputs']:,} inputs have different labels in {conflicts['rows']:,} rows;"
+            f"{counted(conflicts['inputs'])} different labels in {conflicts['rows']:,} rows;"
             f" {_HANDLED[conflicts['handling']]}",
             "",
         ]
@@ -214,7 +214,16 @@ def _page(report: Mapping[str, Any]) -> list[str]:
         )
     lines += ["## Files", ""]
     hashes = {source["file"]: source["sha256"], **report["sha256"]}
-    return lines + _table(["file", "SHA-256"], [[name, f"`{value}`"] for name, value in hashes.items()])
+    return lines + _table(["file", "SHA-256"], [[name, value] for name, value in hashes.items()])
+
+
+def counted(count: int) -> str:
+    """``count`` inputs, as the subject of a sentence.
+
+    >>> counted(1), counted(2000)
+    ('1 input has', '2,000 inputs have')
+    """
+    return "1 input has" if count == 1 else f"{count:,} inputs have"
 
 
 _HANDLED = {
@@ -248,4 +257,4 @@ def _text(value: object) -> str:
     return _MARKS.sub(r"\\\g<0>", text)
 
 
-__all__ = ["label_table", "markdown", "report_of"]
+__all__ = ["counted", "label_table", "markdown", "report_of"]

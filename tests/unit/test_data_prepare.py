@@ -137,6 +137,7 @@ def test_rejected_rows_are_written_with_their_cells(run: Callable[..., Prepared]
         {"field": "output.topic", "column": "topic", "why": told["why"], "rows": 1, "lines": [62]}
     ]
     assert b"| 1 | output.topic | topic |" in folder(made)["report.md"]
+    assert f"| train.jsonl | {made.report['sha256']['train.jsonl']} |".encode() in folder(made)["report.md"]
 
 
 def test_too_many_rejected_rows_are_an_error_that_writes_nothing(run: Callable[..., Prepared], tmp_path: Path) -> None:
@@ -155,6 +156,8 @@ def test_conflicting_labels_are_an_error_until_someone_decides(run: Callable[...
     with pytest.raises(DataError) as caught:
         run(rows)
     assert "2 inputs have different labels" in caught.value.what
+    with pytest.raises(DataError, match="1 input has different labels"):
+        run([*many(), *CONTRADICTION])
     assert caught.value.found == "lines 62, 63, 64; lines 65, 66"
     dry = run(rows, write=False)
     assert dry.problem is not None and len(dry.report["conflicts"]["listed"]) == 2
@@ -175,7 +178,7 @@ def test_conflicting_labels_are_kept_or_dropped_as_asked(
 def test_free_outputs_contradict_only_for_the_very_same_input(run: Callable[..., Prepared]) -> None:
     rows = [(f"{text} {number}", f"{number}x", "") for number, (text, _, _) in enumerate(many())]
     assert run([*rows, ("Order A", "A", ""), ("order a", "a", "")], target=PLAIN).report["conflicts"]["inputs"] == 0
-    with pytest.raises(DataError, match="1 inputs have"):
+    with pytest.raises(DataError, match="1 input has"):
         run([*rows, ("Order A", "A", ""), ("Order A", "a", "")], target=PLAIN, force=True)
 
 
