@@ -11,7 +11,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
@@ -285,7 +285,7 @@ def plugins(session: Session) -> Section:
                 f"mend or upgrade it, or `fslm plugins disable {info.name}`",
             )
     here = {canonicalize_name(name) for info in session.host.plugins for name in (info.name, info.distribution)}
-    named: dict[str, list[str]] = {"plugins": session.settings.plugins or [], "disable": session.settings.disable}
+    named: dict[str, Sequence[str]] = {"plugins": session.settings.plugins or (), "disable": session.settings.disable}
     for setting, names in named.items():
         for name in names:
             if canonicalize_name(name) not in here:
