@@ -6,7 +6,6 @@ import importlib.metadata
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pluggy
@@ -14,6 +13,7 @@ import pluggy
 from . import hooks
 from .errors import DuplicateNameError, FslmError, PluginLoadError, UnknownNameError, shorten
 from .events import Event
+from .lazy import lazy
 from .message import Problem
 from .settings import Settings
 from .stack import Stack
@@ -180,7 +180,7 @@ class PluginHost:
 
     # -- finding ------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @lazy
     def _candidates(self) -> list[_Found]:
         found = [_Found(name, name, "", lambda p=plugin: p) for name, plugin in self._extra.items()]  # type: ignore[misc]
         if self._installed:
@@ -197,7 +197,7 @@ class PluginHost:
             return "not among the plugins the settings allow"
         return ""
 
-    @cached_property
+    @lazy
     def _loaded(self) -> _Loaded:
         loaded = _Loaded()
         for found in self._candidates:

@@ -18,13 +18,13 @@ import re
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
 from pydantic import BaseModel
 
 from .errors import PromptError, SchemaError, StageError, UnknownNameError
+from .lazy import lazy
 from .message import digest
 from .prompt import Prompt, Template, variables_of
 from .schema import Schema, normalise, schema_id_of
@@ -214,7 +214,7 @@ class Stage(Generic[In, Out]):
     def __repr__(self) -> str:
         return f"Stage({self.name!r}, {self.input.__name__} -> {self.output.__name__})"
 
-    @cached_property
+    @lazy
     def template(self) -> Template:
         """The compiled prompt template.
 
@@ -235,7 +235,7 @@ class Stage(Generic[In, Out]):
             ) from None
         return Template(source, name=os.fspath(self.prompt.name))
 
-    @cached_property
+    @lazy
     def schema(self) -> Schema:
         """The normalised output schema.
 

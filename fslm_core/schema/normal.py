@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from ..errors import SchemaError, shorten
+from ..lazy import lazy
 from ..message import Problem, digest
 from .canonical import canonical, dumps, loads
 from .fit import FORMATS, decimals, faults, longest, narrowed
@@ -57,17 +58,17 @@ class Schema:
     name: str
     tree: Json
 
-    @cached_property
+    @lazy
     def text(self) -> str:
         """The schema as compact JSON, the form a grammar compiler takes."""
         return dumps(self.tree)
 
-    @cached_property
+    @lazy
     def id(self) -> str:
         """SHA-256 (hex) of ``text``."""
         return digest(self.text)
 
-    @cached_property
+    @lazy
     def max_bytes(self) -> int:
         """Length in bytes of the longest canonical text; no tokenizer needs more tokens than that."""
         return longest(self.tree)

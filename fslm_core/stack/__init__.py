@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
 from ..errors import CheckError, FslmError, PromptError, SchemaError, StackError
+from ..lazy import lazy
 from ..prompt import Expression
 from ..schema import schema_id_of
 from ..stage import NAME, Stage
@@ -163,7 +163,7 @@ class Stack(Generic[In, Out]):
         """The stages of its steps, each once, in order."""
         return tuple(dict.fromkeys(step.stage for step in self.steps))
 
-    @cached_property
+    @lazy
     def wiring(self) -> Wiring:
         """How the stack is wired.
 
