@@ -192,7 +192,7 @@ def _told(error: BaseException) -> int:
 
 def _as_ours(error: BaseException) -> FslmError:
     if isinstance(error, typer.TyperException):
-        text = error.format_message().strip()
+        text = error.format_message().strip().replace(": Value error, ", ": ")  # which is pydantic's word for it
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "fslm"
         return UsageError(text, where=path, hint=f"see `{path} --help`{_option_hint(text, path)}")

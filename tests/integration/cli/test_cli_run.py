@@ -108,7 +108,7 @@ def test_traces_are_listed_newest_first(fslm: Fslm) -> None:
     assert [row["id"] for row in fslm("trace", "list", "--json", "--status", "succeeded").data] == [first]
     assert first in fslm("trace", "list").out
     wrong = fslm("trace", "list", "--status", "succeded")
-    assert wrong.code == 2 and "succeeded" in wrong.err
+    assert wrong.code == 2 and "'--status': 'succeded' is not one of 'running', 'succeeded'" in wrong.err
     assert fslm("trace", "show", "nonsense").code == 2
 
 
