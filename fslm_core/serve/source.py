@@ -16,6 +16,8 @@ from .inputs import MAX_INPUT
 _LONG = 1 << 20
 _MOST = MAX_INPUT + 1
 """Bytes of a line that are kept: enough for it to be refused."""
+_AHEAD = 64
+"""Lines of a pipe that are read before they are asked for."""
 
 
 class Source:
@@ -44,25 +46,34 @@ class Source:
 
 async def _piped(descriptor: int) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
-    waiting: asyncio.Queue[bytes | OSError | None] = asyncio.Queue(maxsize=64)
+    waiting: asyncio.Queue[bytes | OSError | None] = asyncio.Queue()
+    room = threading.Semaphore(_AHEAD)
+    ended = threading.Event()
 
-    def hand_over(item: bytes | OSError | None) -> None:
-        asyncio.run_coroutine_threadsafe(waiting.put(item), loop).result()
+    def hand_over(item: bytes | OSError | None) -> bool:
+        room.acquire()
+        if not ended.is_set():
+            with suppress(RuntimeError):  # the loop was closed just now
+                loop.call_soon_threadsafe(waiting.put_nowait, item)
+        return not ended.is_set()
 
     def pump() -> None:
-        with suppress(RuntimeError):  # the loop is gone: nobody wants the rest
-            try:
-                for line in _lines_of(descriptor):
-                    hand_over(line)
+        try:
+            if all(map(hand_over, _lines_of(descriptor))):
                 hand_over(None)
-            except OSError as error:
-                hand_over(error)
+        except OSError as error:
+            hand_over(error)
 
     threading.Thread(target=pump, name="fslm-input", daemon=True).start()
-    while (item := await waiting.get()) is not None:
-        if isinstance(item, OSError):
-            raise item
-        yield item
+    try:
+        while (item := await waiting.get()) is not None:
+            room.release()
+            if isinstance(item, OSError):
+                raise item
+            yield item
+    finally:
+        ended.set()  # nobody wants the rest
+        room.release()
 
 
 def _lines_of(descriptor: int) -> Iterator[bytes]:
