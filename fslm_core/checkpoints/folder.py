@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointCorruptError, CheckpointError, CheckpointUnavailableError
+from ..forking import lock_that_forks_wait_for
 from ..weights import HeaderError, read_header
 from .definitions import MANIFEST, Checkpoint, Folder, ResolvedCheckpoint, digest
 
@@ -32,11 +32,7 @@ _LARGEST = {
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
 _hashed: dict[Path, tuple[tuple[int, ...], str]] = {}
-_hashed_lock = threading.RLock()
-if hasattr(os, "register_at_fork"):  # a fork waits, lest its child find the lock held for ever
-    os.register_at_fork(
-        before=_hashed_lock.acquire, after_in_parent=_hashed_lock.release, after_in_child=_hashed_lock.release
-    )
+_hashed_lock = lock_that_forks_wait_for()
 
 
 def sha256_of(path: Path) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..backends.protocol import Backend
 from ..checkpoints import Progress, ResolvedCheckpoint, resolve
+from ..forking import imports
 from ..message import Origin
 from ..plugins import PluginHost
 from ..settings import Settings
@@ -127,13 +128,14 @@ class Preparer:
         )
 
     def _check(self, stack: Stack[Any, Any]) -> Report:
-        return check_stack(
-            stack,
-            host=self._host,
-            settings=self._settings,
-            capabilities=self._backend.capabilities,
-            strict=self._strict,
-        )
+        with imports:  # the check is what first imports the grammar's and the tokenizer's libraries
+            return check_stack(
+                stack,
+                host=self._host,
+                settings=self._settings,
+                capabilities=self._backend.capabilities,
+                strict=self._strict,
+            )
 
 
 def _seen(task: asyncio.Task[Prepared]) -> None:

@@ -9,13 +9,10 @@ See "How To Corrupt An SQLite Database File", section 2.6: https://sqlite.org/ho
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
-import threading
 from weakref import WeakSet
 
-inside = threading.RLock()
-"""Held by whatever is inside SQLite, and by a fork."""
+from ..forking import lock_that_forks_wait_for
 
 
 class Connection(sqlite3.Connection):
@@ -36,15 +33,14 @@ def inherited_nowhere(connection: Connection) -> Connection:
     return connection
 
 
-def _in_child() -> None:
+def _close_inherited() -> None:
     for connection in list(_connections):
         with contextlib.suppress(sqlite3.Error):
             connection.close()
     _connections.clear()
-    inside.release()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=inside.acquire, after_in_parent=inside.release, after_in_child=_in_child)
+inside = lock_that_forks_wait_for(in_child=_close_inherited)
+"""Held by whatever is inside SQLite."""
 
 __all__ = ["Connection", "inherited_nowhere", "inside"]

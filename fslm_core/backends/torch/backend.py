@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ... import adapter as folders
 from ...errors import BackendError, CapabilityError
+from ...forking import imports
 from ...settings import TorchSettings
 from ..protocol import Capabilities, Chunk, Generation, ModelRef, Request
 from .encoding import Encoded, Ids, encode, encode_text
@@ -69,7 +70,7 @@ class TorchBackend:
         runs = []
         for model in models:
             require()
-            await self._prepare(import_module, f"{__package__}.worker")  # torch takes seconds: not on the engine's loop
+            await self._prepare(_import_torch)  # it takes seconds: not on the engine's loop
             ref = await self._prepare(self._resolved, model)
             await self._prepare(self._vocabulary, ref)
             runs.append(await self._errand(partial(_touch, ref), ref, None))
@@ -205,6 +206,11 @@ class TorchBackend:
         ends = [encode_text(text, vocabulary.tokenizer) for text in continuations]
         prompt = self._encode(request, vocabulary, max(map(len, ends), default=0))
         return ref, prompt.ids, ends
+
+
+def _import_torch() -> None:
+    with imports:
+        import_module(f"{__package__}.worker")
 
 
 def _row(request: Request, index: int, prompt: Encoded, vocabulary: Vocabulary, task: Task) -> Row:

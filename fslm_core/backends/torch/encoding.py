@@ -8,9 +8,7 @@ turn when a prompt has none.
 
 from __future__ import annotations
 
-import os
 import re
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +16,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from ...errors import BackendError, ContextOverflowError
+from ...forking import lock_that_forks_wait_for
 from ...prompt import Prompt, Role, Span
 from ..protocol import Overflow
 
@@ -28,9 +27,7 @@ _CHUNK = 65_536
 _BLANK_LINE = "\n\n"
 
 # A fast tokenizer keeps "split special tokens" as state, so two threads must not use one at the same time.
-_lock = threading.RLock()
-if hasattr(os, "register_at_fork"):  # a fork waits, lest its child find the lock held for ever
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+_lock = lock_that_forks_wait_for()
 _frames: WeakKeyDictionary[Any, dict[tuple[str | None, tuple[Role, ...]], _Frame]] = WeakKeyDictionary()
 _controls: WeakKeyDictionary[Any, re.Pattern[str]] = WeakKeyDictionary()
 
