@@ -111,7 +111,8 @@ class RowBar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        if not self._bars.disable:  # older versions of Rich end a line all the same
+            self._bars.stop()
 
 
 __all__ = ["RowBar", "TransferBar", "stderr_console"]

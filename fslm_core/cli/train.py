@@ -110,7 +110,8 @@ class _Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        if not self._bars.disable:  # older versions of Rich end a line all the same
+            self._bars.stop()
 
 
 def _scores(scores: Mapping[str, float]) -> str:

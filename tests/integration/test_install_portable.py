@@ -23,6 +23,8 @@ for part in (os, signal):
         if name in LACKING:
             delattr(part, name)
 
+filelock.FileLock = filelock.SoftFileLock  # its own of POSIX systems works with what was taken away
+
 import fslm_core
 for module in pkgutil.walk_packages(fslm_core.__path__, "fslm_core."):
     if not module.name.startswith(tuple("fslm_core." + room for room in NEED_AN_EXTRA)):

@@ -207,12 +207,11 @@ def whole_trace() -> bytes:
 
 @cache
 def _cells() -> tuple[tuple[str, str], ...]:
-    connection = sqlite3.connect(":memory:")
-    connection.deserialize(whole_trace())
-    tables = [
-        name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
-    ]
-    return tuple((table, row[1]) for table in tables for row in connection.execute(f"PRAGMA table_info({table})"))
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.deserialize(whole_trace())
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+        tables = [name for (name,) in names]
+        return tuple((table, row[1]) for table in tables for row in connection.execute(f"PRAGMA table_info({table})"))
 
 
 def command(data: bytes) -> None:

@@ -146,11 +146,11 @@ def test_a_foreign_trace_is_shown_on_its_own_lines(
     file.write_bytes(whole_trace())
     connection = sqlite3.connect(file)
     for change in (
-        "UPDATE runs SET stack = ?",
-        "UPDATE nodes SET stage = ?, plugin = ?1, model = ?1, backend = ?1, skipped_by = ?1",
-        "UPDATE attempts SET finish_reason = ?, raw = ?1", "UPDATE contents SET model = ?",
+        "UPDATE runs SET stack = :evil",
+        "UPDATE nodes SET stage = :evil, plugin = :evil, model = :evil, backend = :evil, skipped_by = :evil",
+        "UPDATE attempts SET finish_reason = :evil, raw = :evil", "UPDATE contents SET model = :evil",
     ):  # fmt: skip
-        connection.execute(change, (EVIL + "\nsecond line",))
+        connection.execute(change, {"evil": EVIL + "\nsecond line"})
     connection.commit()
     connection.close()
     monkeypatch.setenv("FSLM_TRACE__PATH", str(file))
