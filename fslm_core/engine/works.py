@@ -255,7 +255,7 @@ def _open_store(settings: Settings, content: ContentMode) -> TraceStore | None:
     except StoreError as error:
         if on_failure == "fail":
             raise
-        log.warning("no trace is kept: %s", error)
+        log.warning("no trace is kept: %s: %s", error.where, error.what)  # its hint is what was chosen here
         return None
 
 

@@ -23,6 +23,7 @@ from ..events import (
     RunStarted,
 )
 from ..message import Attempt, Origin
+from ..store import kind_of
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Histogram, Meter, MeterProvider
@@ -103,7 +104,7 @@ class Metrics:
             case MessageEmitted() if event.message.attempts:
                 self._attempt(event.message.origin, event.message.attempts[-1], None)
             case AttemptFailed():
-                problem = event.attempt.problems[0].kind if event.attempt.problems else OTHER
+                problem = kind_of(event.attempt.problems[0]) if event.attempt.problems else OTHER
                 self._failed.add(1, {**self._stage(event.origin), "fslm.problem.kind": self._one_of("kind", problem)})
                 self._attempt(event.origin, event.attempt, problem)
             case RecordsLost():

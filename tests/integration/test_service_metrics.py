@@ -18,7 +18,8 @@ import fslm_core.engine.observers as observing
 from fslm_core.backends.scripted import ScriptedBackend
 from fslm_core.engine import Engine
 from fslm_core.errors import EngineBusy, MissingExtraError, RunFailed
-from fslm_core.events import Event, EventsDropped, RecordsLost, RunFinished, RunRefused, RunStarted
+from fslm_core.events import AttemptFailed, Event, EventsDropped, RecordsLost, RunFinished, RunRefused, RunStarted
+from fslm_core.message import Attempt, Problem
 from fslm_core.plugins import PluginHost
 from fslm_core.serve.metrics import OTHER, Metrics
 from fslm_core.settings import Settings, load
@@ -135,6 +136,13 @@ def test_no_text_is_among_the_attributes(plain: Settings, measured: Measured) ->
         opened.run(stack, {"text": SECRET})
     values = {str(value) for _, attributes, _ in measured.points() for value in attributes.values()}
     assert values and not any(word in value for value in values for word in SECRET.split())
+
+
+def test_a_kind_of_problem_that_a_plugin_made_up_is_no_attribute(measured: Measured) -> None:
+    attempt = Attempt(0, None, "raw", problems=(Problem(SECRET, "refused"),))
+    Metrics(measured.provider)(AttemptFailed("r", "flag", "n", attempt))
+    (counted,) = measured.table()["fslm.attempts.failed"]
+    assert "refused" in counted and SECRET not in counted
 
 
 def test_the_values_of_an_attribute_are_bounded(measured: Measured) -> None:
