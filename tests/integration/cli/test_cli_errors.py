@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -144,20 +143,10 @@ def done(call: Call, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", line], cwd=home, env=environment, capture_output=True, encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], subprocess.CompletedProcess[str]]:
-    """What came of each call; they are made side by side."""
-    folder = tmp_path_factory.mktemp("calls")
-    with ThreadPoolExecutor(4) as pool:
-        work = {name: pool.submit(done, call, folder / name.replace(" ", "-")) for name, call in CALLS.items()}
-    return lambda name: work[name].result()
-
-
 @pytest.mark.parametrize("name", CALLS)
-def test_it_fails_with_a_code_and_no_traceback(
-    ended: Callable[[str], subprocess.CompletedProcess[str]], name: str
-) -> None:
-    call, process = CALLS[name], ended(name)
+def test_it_fails_with_a_code_and_no_traceback(tmp_path: Path, name: str) -> None:
+    call = CALLS[name]
+    process = done(call, tmp_path / "call")
     assert process.returncode == call.code, process.stderr
     assert call.says in process.stderr
     assert call.says or not process.stderr
