@@ -83,8 +83,9 @@ class Held:
 
     def hold(self) -> None:
         """Stop it where it is; returns when it stands."""
-        self.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        self.process.send_signal(signal.SIGSTOP)  # which also sees whether it has ended
+        if self.process.returncode is None:
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         self.listen()
 
     def go_on(self, seconds: float) -> None:
