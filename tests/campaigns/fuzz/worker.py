@@ -105,9 +105,8 @@ def _atheris(asked: argparse.Namespace) -> None:
     for place, seed in enumerate(seeds):
         (corpus / f"{place:04}").write_bytes(seed)
     words = asked.folder / "words"
-    words.write_text(
-        "".join('"' + "".join(f"\\x{b:02x}" for b in word) + '"\n' for word in target.words if word), "ascii"
-    )
+    lines = ['"' + "".join(f"\\x{b:02x}" for b in word) + '"\n' for word in target.words if word]
+    words.write_text("".join(lines), "ascii")
     counter = Counter(asked.folder)
 
     def attempt(data: bytes) -> None:
@@ -124,7 +123,7 @@ def _atheris(asked: argparse.Namespace) -> None:
         "max_len": max(20_000, *map(len, seeds)),
         "seed": asked.seed,
         "artifact_prefix": f"{asked.folder}/",
-        "dict": words,
+        **({"dict": words} if lines else {}),  # an empty one is refused
         "verbosity": 1,
         "print_final_stats": 1,
     }
