@@ -114,21 +114,27 @@ class Load:
         self._clients = clients
         self._chance = chance
         self._patience = 0.1
+        self._over = False
 
     async def run(self, seconds: float, every: float) -> None:
         """Load the engine for so long, and look at the process every so often."""
         began = time.monotonic()
         await self._engine.arun(self._stack, self._question())
         self._patience = (time.monotonic() - began) * self._clients / 2
-        end = time.monotonic() + seconds
-        clients = [asyncio.create_task(self._client(end)) for _ in range(self._clients)]
-        while time.monotonic() + every < end:
+        began = time.monotonic()
+        clients = [asyncio.create_task(self._client()) for _ in range(self._clients)]
+        while time.monotonic() < began + seconds or not (self._enough() or any(client.done() for client in clients)):
             await asyncio.sleep(every)
-            self.samples.append(self._look(time.monotonic() - end + seconds))
+            self.samples.append(self._look(time.monotonic() - began))
+        self._over = True
         await asyncio.gather(*clients)
 
-    async def _client(self, end: float) -> None:
-        while time.monotonic() < end:
+    def _enough(self) -> bool:
+        """Whether there is anything to compare, however busy the machine is."""
+        return len(self.samples) >= 4 and sum(self.ends.values()) >= 8 * self._clients
+
+    async def _client(self) -> None:
+        while not self._over:
             kind = self._chance.choices(["wait", "cancel", "deadline", "leave"], [6, 2, 1, 1])[0]
             try:
                 self.ends[await getattr(self, f"_{kind}")()] += 1
