@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import AdapterError, shorten
+from .folders import sha256_of
 from .weights import HeaderError, read_header
 
 CONFIG = "adapter_config.json"
@@ -104,8 +104,7 @@ def _inspect(path: Path, size: int, changed: int, others: tuple[int, ...]) -> Ad
             hint="give a folder that PEFT wrote for a LoRA; no other kind is run",
         )
     shapes = _shapes(path / WEIGHTS, size)
-    with open(path / WEIGHTS, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = sha256_of(path / WEIGHTS)
     record = None
     if (path / RECORD).exists():
         try:

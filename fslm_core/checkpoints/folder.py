@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointCorruptError, CheckpointError, CheckpointUnavailableError
+from ..folders import sha256_of
 from ..forking import lock_that_forks_wait_for
 from ..weights import HeaderError, read_header
 from .definitions import MANIFEST, Checkpoint, Folder, ResolvedCheckpoint, digest
@@ -33,12 +33,6 @@ _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length"
 
 _hashed: dict[Path, tuple[tuple[int, ...], str]] = {}
 _hashed_lock = lock_that_forks_wait_for()
-
-
-def sha256_of(path: Path) -> str:
-    """Return the file's SHA-256, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_of(path: Path) -> list[Path]:
@@ -320,6 +314,5 @@ __all__ = [
     "require_model",
     "require_promised",
     "require_unchanged",
-    "sha256_of",
     "write_manifest",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import random
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -19,6 +18,7 @@ from ..evaluate import Cases, Figure, Interval, Plan, Report, Work, read_cases, 
 from ..evaluate.gold import RowProblem
 from ..evaluate.render import ranged, signed
 from ..evaluate.writing import may_write
+from ..folders import sha256_of
 from ..stack import Stack
 from ..store import marks_of
 from . import screen
@@ -106,7 +106,7 @@ def evaluate_stack(
     read = _cases(found, data, columns, reading, steps)
     _limit(read, limit, seed)
     why = "--no-control was given" if no_control else _HOW_TO_CONTROL if train is None else None
-    plan = Plan(found, read, tuple(by or ()), group, wanted, data.name, _sha256(data), why)
+    plan = Plan(found, read, tuple(by or ()), group, wanted, data.name, sha256_of(data), why)
     fitted = None if train is None or no_control else _cases(found, train, *_as_read(data, train, columns, reading), {})
     _tell(read, data)
     if train is None and not no_control:
@@ -251,11 +251,6 @@ def _limit(read: Cases, limit: int | None, seed: int) -> None:
         read.cases = [read.cases[place] for place in kept]
         lines = {case.line for case in read.cases}
         read.notes = [note for note in read.notes if note.line in lines]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # -- what is told ----------------------------------------------------------------------------------------------------

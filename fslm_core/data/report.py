@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..folders import sha256_of
 from .gather import Gathered
 from .target import Target
 
@@ -44,7 +45,7 @@ def report_of(
     sizes = Counter(made.cluster)
     return {
         "fslm": __version__,
-        "source": {"file": source.name, "sha256": _sha256(source), **found.table.about},
+        "source": {"file": source.name, "sha256": sha256_of(source), **found.table.about},
         "rows_for": target.name,
         "columns": found.columns.used,
         "options": asdict(options),
@@ -81,11 +82,6 @@ def report_of(
         "sha256": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()},
         "warnings": [*found.warnings, *_warnings(labels, sizes, shares, made)],
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _label_counts(shares: Mapping[str, float], made: Division) -> dict[str, dict[str, dict[str, int]]]:

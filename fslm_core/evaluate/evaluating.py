@@ -219,7 +219,8 @@ class Work:
         steps = tuple(self._step(step, passages, fed.get(step.name), boot) for step in plan.stack.steps)
         parts = tuple(self._slices(ours, theirs, boot))
         metrics = metrics_of(output, steps, parts)
-        errors = wrong_rows(plan.stack, cases, passages, {n: a.answers for n, a in fed.items()}, self.content)
+        answers = {name: alone.answers for name, alone in fed.items()}
+        errors = tuple(wrong_rows(plan.stack, cases, passages, answers, self.content))
         return Report(
             stack=plan.stack.name,
             description=plan.stack.description,

@@ -26,22 +26,12 @@ def wrong_rows(
     passages: Sequence[Passage],
     fed: Mapping[str, Sequence[Answer | None]],
     content: ContentMode,
-) -> tuple[Wrong, ...]:
+) -> Iterator[Wrong]:
     """Every row whose output, or any of whose steps, is not wholly right.
 
     Args:
         fed: each scored step's answers when it is fed with gold.
     """
-    return tuple(_wrong_rows(stack, cases, passages, fed, content))
-
-
-def _wrong_rows(
-    stack: Stack[Any, Any],
-    cases: Sequence[Case],
-    passages: Sequence[Passage],
-    fed: Mapping[str, Sequence[Answer | None]],
-    content: ContentMode,
-) -> Iterator[Wrong]:
     specs, marks = fields_of(stack.output), marks_of(stack)
     models = {step.name: step.stage.output for step in stack.steps}
     for place, (case, passage) in enumerate(zip(cases, passages, strict=True)):
