@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PROJECTS = {"fslm_core": ROOT, **{n: ROOT / "plugins" / n.replace("_", "-") for n in ("fslm_echo", "fslm_support")}}
+PLUGINS = ("fslm_echo", "fslm_notes", "fslm_support")
+PROJECTS = {"fslm_core": ROOT, **{name: ROOT / "plugins" / name.replace("_", "-") for name in PLUGINS}}
 AWAY = {"PIP_CONFIG_FILE": os.devnull, **{f"{s}_PROXY": "http://127.0.0.1:9" for s in ("HTTP", "HTTPS")}}
 HIDE = """
 from importlib.machinery import PathFinder
@@ -32,7 +33,7 @@ Fslm = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with our three wheels and the core's source distribution, as a release would make them."""
+    """A folder with our wheels and the core's source distribution, as a release would make them."""
     folder = tmp_path_factory.mktemp("wheels")
     for name, project in PROJECTS.items():
         targets = ["-t", "wheel", *(["-t", "sdist"] if name == "fslm_core" else [])]
@@ -59,7 +60,8 @@ def test_a_wheel_says_what_it_is_and_that_it_is_typed(wheels: Path, name: str) -
     files, metadata, _ = contents(wheels, name)
     assert "py.typed" in files
     assert "Typing :: Typed" in metadata.get_all("Classifier", [])
-    assert metadata["License-Expression"] == "Apache-2.0" and metadata["Requires-Python"] == ">=3.11"
+    adapters = " AND CC-BY-SA-4.0" if name == "fslm_notes" else ""
+    assert metadata["License-Expression"] == f"Apache-2.0{adapters}" and metadata["Requires-Python"] == ">=3.11"
 
 
 def test_the_core_wheel_holds_the_package_and_its_command(wheels: Path) -> None:
@@ -72,14 +74,20 @@ def test_the_core_wheel_holds_the_package_and_its_command(wheels: Path) -> None:
     assert "fslm = fslm_core.cli:main" in entry_points
 
 
-def test_a_stack_s_wheel_holds_what_runs_and_not_how_it_was_trained(wheels: Path) -> None:
-    files, metadata, entry_points = contents(wheels, "fslm_support")
+@pytest.mark.parametrize(
+    ("stack", "steps"),
+    [("support", ("category", "intent", "details")), ("notes", ("service", "facts", "summary"))],
+)
+def test_a_stack_s_wheel_holds_what_runs_and_not_how_it_was_trained(
+    wheels: Path, stack: str, steps: tuple[str, ...]
+) -> None:
+    files, metadata, entry_points = contents(wheels, f"fslm_{stack}")
     of_stage = {"prompt.jinja", *(f"adapter/{n}" for n in ("README.md", "adapter_config.json", "fslm.json"))}
     of_stage.add("adapter/adapter_model.safetensors")
-    stages = {f"{stage}/{file}" for stage in ("category", "intent", "details") for file in of_stage}
+    stages = {f"{stage}/{file}" for stage in steps for file in of_stage}
     assert files == {"__init__.py", "messages.py", "py.typed", *stages}
     assert "fslm-core[torch]<0.2,>=0.1" in metadata.get_all("Requires-Dist", [])
-    assert "[fslm]\nsupport = fslm_support" in entry_points
+    assert f"[fslm]\n{stack} = fslm_{stack}" in entry_points
 
 
 def test_the_source_distribution_can_be_tested(wheels: Path) -> None:
