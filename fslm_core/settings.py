@@ -77,9 +77,15 @@ class TorchSettings(_Section):
     """CPU threads of one forward; 0 lets torch choose."""
     max_batch: int = Field(default=32, ge=1)
     """At most this many requests share a forward."""
-    precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Of weights and sums. ``auto`` takes the checkpoint's, but float32 on a CPU without bfloat16 instructions,
-    where it is several times faster."""
+    executor: Literal["auto", "fused", "generic"] = "auto"
+    """``fused`` is the fast one, for Llama, Mistral, Qwen2 and Qwen3 decoders; ``generic`` runs any other through
+    transformers. ``auto`` takes the fast one where it can."""
+    precision: Literal["auto", "bfloat16", "float16", "float32", "int8", "int4"] = "auto"
+    """The number format of the weights. ``auto`` loses nothing: bfloat16 where the machine multiplies it quickly,
+    else float16 weights with float32 sums. int8 and int4 are faster on some machines and cost a little accuracy;
+    they and float16 need the fused executor."""
+    cache_mb: int = Field(default=1024, ge=1)
+    """MiB that the fused executor may use for keys and values; requests wait while it is full."""
 
 
 class OpenAISettings(_Section):

@@ -63,6 +63,7 @@ class Request:
         n: how many independent outputs; backends that offer only 1 say so in their capabilities.
         deadline: :func:`time.monotonic` seconds after which the work must stop, or None.
         priority: smaller goes first among those waiting.
+        group: whose work it is; groups share the machine alike, whatever each of them asks for. Empty: its own.
         on_overflow: what to do when prompt and ``max_tokens`` exceed the context: refuse, or shorten the
             data spans from their end and record it.
     """
@@ -77,6 +78,7 @@ class Request:
     seed: int = 0
     deadline: float | None = None
     priority: int = 0
+    group: str = ""
     on_overflow: Overflow = "error"
 
 

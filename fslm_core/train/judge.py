@@ -12,7 +12,7 @@ import torch
 from ..backends.protocol import Sampling
 from ..backends.torch.encoding import Encoded, Ids
 from ..backends.torch.generic import Batch
-from ..backends.torch.generic import Row as Writing
+from ..backends.torch.row import Row as Writing
 from ..backends.torch.vocabulary import Vocabulary
 from ..schema import parse, plain_data
 from ..stage import Stage

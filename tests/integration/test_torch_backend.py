@@ -16,7 +16,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fslm_core.backends.protocol import Chunk, Generation, ModelRef, Request, Sampling
-from fslm_core.backends.torch import generic
+from fslm_core.backends.torch import generic, row
+from fslm_core.backends.torch.fused import flight
 from fslm_core.backends.torch.backend import TorchBackend
 from fslm_core.backends.torch.encoding import encode
 from fslm_core.errors import (
@@ -138,6 +139,7 @@ def test_rows_do_not_depend_on_their_neighbours(
     requests = [ask(folder, t, grammar=TICKET if i % 2 else None, max_tokens=18 + 7 * i) for i, t in enumerate(TEXTS)]
     alone = [answers([r])[0] for r in requests]
     monkeypatch.setattr(generic, "COLUMNS", columns)
+    monkeypatch.setattr(flight, "TOKENS", columns)
     for one, other in zip(alone, answers(requests), strict=True):
         assert (one.tokens, one.forced, one.finish_reason) == (other.tokens, other.forced, other.finish_reason)
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
@@ -250,7 +252,7 @@ def test_sampling_narrows_as_asked() -> None:
         "none": Sampling(1.0, top_p=0.0),
     }.items():
         generator = torch.Generator().manual_seed(1)
-        draws[name] = {generic._sample(logits, sampling, generator) for _ in range(200)}
+        draws[name] = {row._sample(logits, sampling, generator) for _ in range(200)}
     assert draws == {"top_k": {1, 2}, "top_p": {1}, "all": {0, 1, 2}, "none": {1}}
 
 
@@ -378,7 +380,7 @@ def test_the_urgent_go_first_then_the_oldest(tiny_model: Tiny) -> None:
         await gate.stopped()
         for name, priority in (("late", 1), ("early", 1), ("urgent", 0)):
             tasks.append(asyncio.create_task(one(name, priority)))
-            while len(backend._worker._waiting) < len(tasks) - 1:  # type: ignore[union-attr]
+            while sum(map(len, backend._worker._queues.values())) < len(tasks) - 1:  # type: ignore[union-attr]
                 await asyncio.sleep(0.01)
         gate.release.set()
         await asyncio.gather(*tasks)

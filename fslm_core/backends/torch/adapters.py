@@ -23,13 +23,13 @@ from ...message import digest
 if TYPE_CHECKING:
     from peft import LoraConfig, LoraModel
     from torch import Tensor
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 _SHAPE = {"r", "target_modules", "exclude_modules", "rank_pattern", "layers_to_transform", "layers_pattern"}
 _SCALE = {"lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout", "init_lora_weights", "fan_in_fan_out"}
 _LABELS = {"peft_type", "task_type", "inference_mode", "base_model_name_or_path", "revision", "peft_version"}
 _PLAIN = _SHAPE | _SCALE | _LABELS | {"auto_mapping"}
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 """What PEFT's files put before the base's own names."""
 _PLAIN_INIT = (True, False, "gaussian", "orthogonal")
 """Ways to initialise that leave the base weights alone; PiSSA, for one, does not."""
@@ -44,14 +44,14 @@ class Adapter:
     tensors: dict[str, Tensor]
 
 
-def read(path: Path, *, sha256: str | None, checkpoint: str, base: PreTrainedModel) -> Adapter:
-    """Read an adapter folder and make sure that it fits ``base`` exactly. ``base`` is not touched.
+def read(path: Path, *, sha256: str | None, checkpoint: str, config: PreTrainedConfig) -> Adapter:
+    """Read an adapter folder and make sure that it fits its base exactly.
 
     Args:
         path: a PEFT folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
         sha256: what ``adapter_model.safetensors`` must hash to (hex), or None for any.
         checkpoint: the base's name, compared with the one the adapter was trained on.
-        base: the model it must fit; only its configuration is read.
+        config: of the model that it must fit.
 
     Raises:
         AdapterError: a file is missing or cut short, the hash is another, it is not a plain LoRA, it was
@@ -59,8 +59,8 @@ def read(path: Path, *, sha256: str | None, checkpoint: str, base: PreTrainedMod
     """
     info = folders.inspect(path)
     _refuse_other_base(info, checkpoint)
-    config = _config(info)
-    _compare(info, _expected(config, base, path))  # before any weight is read, so that no file is larger than it may be
+    lora = _config(info)
+    _compare(info, _expected(lora, config, path))  # before any weight is read, so that no file is larger than it may be
     raw = (path / folders.WEIGHTS).read_bytes()
     found = hashlib.sha256(raw).hexdigest()
     if found != (sha256 or found) or found != info.sha256:
@@ -72,7 +72,7 @@ def read(path: Path, *, sha256: str | None, checkpoint: str, base: PreTrainedMod
             hint="install the plugin again, or mend the sha256 in the settings",
         )
     name = "a" + digest(found, json.dumps(info.config, sort_keys=True))  # equal weights may be scaled otherwise
-    return Adapter(name, config, _tensors(raw, path))
+    return Adapter(name, lora, _tensors(raw, path))
 
 
 def attach(base: PreTrainedModel, tuner: LoraModel | None, adapter: Adapter) -> LoraModel:
@@ -199,17 +199,17 @@ def _jsonable(value: object) -> object:
     return list(value) if isinstance(value, set | tuple) else value
 
 
-def _expected(config: LoraConfig, base: PreTrainedModel, path: Path) -> dict[str, tuple[int, ...]]:
+def _expected(lora: LoraConfig, config: PreTrainedConfig, path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes PEFT would give this configuration's tensors, found on a copy of the base without weights."""
     import torch
     from peft import LoraModel, get_peft_model_state_dict
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        empty: Any = AutoModelForCausalLM.from_config(base.config)
-    _refuse_absent_targets(config, empty, path)
+        empty: Any = AutoModelForCausalLM.from_config(config)
+    _refuse_absent_targets(lora, empty, path)
     try:
-        LoraModel(empty, config, "trial", low_cpu_mem_usage=True)
+        LoraModel(empty, lora, "trial", low_cpu_mem_usage=True)
         built = get_peft_model_state_dict(empty, adapter_name="trial", save_embedding_layers=False)
     except Exception as error:  # PEFT raises nearly anything of a configuration it does not understand
         raise AdapterError(
@@ -217,15 +217,15 @@ def _expected(config: LoraConfig, base: PreTrainedModel, path: Path) -> dict[str
             where=str(path),
             hint="run it on the base it was trained on, or make it again with its `train/` recipe",
         ) from None
-    return {_PREFIX + key: tuple(tensor.shape) for key, tensor in built.items()}
+    return {PREFIX + key: tuple(tensor.shape) for key, tensor in built.items()}
 
 
-def _refuse_absent_targets(config: LoraConfig, empty: Any, path: Path) -> None:
+def _refuse_absent_targets(lora: LoraConfig, empty: Any, path: Path) -> None:
     """PEFT is content when one of several target modules exists; here all of them must."""
-    if config.target_modules is None or isinstance(config.target_modules, str):
+    if lora.target_modules is None or isinstance(lora.target_modules, str):
         return
     names = [name for name, _ in empty.named_modules()]
-    absent = [t for t in config.target_modules if not any(n == t or n.endswith("." + t) for n in names)]
+    absent = [t for t in lora.target_modules if not any(n == t or n.endswith("." + t) for n in names)]
     if absent:
         raise AdapterError(
             "the adapter targets modules its base does not have",
@@ -277,4 +277,4 @@ def _tensors(raw: bytes, path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-__all__ = ["Adapter", "attach", "read"]
+__all__ = ["PREFIX", "Adapter", "attach", "read"]

@@ -22,9 +22,10 @@ from .encoding import Encoded, Ids, encode, encode_text
 from .extra import require
 
 if TYPE_CHECKING:
-    from .generic import Row
+    from .hosted import Hosted
+    from .row import Row
     from .vocabulary import Vocabulary
-    from .worker import Mailbox, Models, Task, Worker
+    from .worker import Mailbox, Task, Worker
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ class TorchBackend:
                 hint="raise torch.max_batch",
             )
         mailbox = Mailbox()
-        task = Task(mailbox, deadline=request.deadline, priority=request.priority)
+        task = Task(mailbox, deadline=request.deadline, priority=request.priority, group=request.group or request.id)
         try:
             await self._within(request.deadline, self._prepare(self._fill, request, task))
             self._running().submit(task)
@@ -148,7 +149,7 @@ class TorchBackend:
         except TimeoutError:
             raise late() from None
 
-    async def _errand(self, errand: Callable[[Models], T], ref: ModelRef, request: Request | None) -> T:
+    async def _errand(self, errand: Callable[[Hosted], T], ref: ModelRef, request: Request | None) -> T:
         from .worker import Done, Mailbox, Task
 
         deadline = request.deadline if request else None
@@ -214,7 +215,7 @@ def _import_torch() -> None:
 
 
 def _row(request: Request, index: int, prompt: Encoded, vocabulary: Vocabulary, task: Task) -> Row:
-    from .generic import Row
+    from .row import Row
 
     mailbox: Mailbox = task.mailbox
     return Row(
@@ -232,20 +233,12 @@ def _row(request: Request, index: int, prompt: Encoded, vocabulary: Vocabulary, 
     )
 
 
-def _touch(ref: ModelRef, models: Models) -> str:
-    """Load the model, run one token through it, and say where and in which number format it ran."""
-    import torch
-
-    resident = models.get(ref)
-    with torch.inference_mode():
-        resident.model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=resident.device), use_cache=False)
-    return f"{resident.device.type} {str(resident.model.dtype).removeprefix('torch.')}"
+def _touch(ref: ModelRef, hosted: Hosted) -> str:
+    return hosted.runs(ref)
 
 
-def _score(ref: ModelRef, prompt: Ids, continuation: Ids, models: Models) -> float:
-    from .generic import likelihood
-
-    return likelihood(models.get(ref), prompt, continuation)
+def _score(ref: ModelRef, prompt: Ids, continuation: Ids, hosted: Hosted) -> float:
+    return hosted.likelihood(prompt, continuation, ref)
 
 
 __all__ = ["TorchBackend"]

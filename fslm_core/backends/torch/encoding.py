@@ -34,10 +34,16 @@ _controls: WeakKeyDictionary[Any, re.Pattern[str]] = WeakKeyDictionary()
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A prompt as token ids, and how many tokens of data were left out to make it fit."""
+    """A prompt as token ids.
+
+    Attributes:
+        truncated: how many tokens of data were left out to make it fit.
+        static: how many of the first tokens are the same for every input of this template.
+    """
 
     ids: Ids
     truncated: int = 0
+    static: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +79,14 @@ def encode(
     if size <= _CHUNK:
         ids = _join(prompt.spans, frame, tokenizer)
         if len(ids) <= room:
-            return Encoded(ids)
+            return Encoded(ids, static=_static(prompt.spans, frame, tokenizer))
         total = len(ids)
     else:
         total = fixed + sum(_count(_content(prompt.spans, roles), tokenizer) for roles in frame.slots)
         if total <= room:
-            return Encoded(_join(prompt.spans, frame, tokenizer))
+            return Encoded(_join(prompt.spans, frame, tokenizer), static=_static(prompt.spans, frame, tokenizer))
     if on_overflow == "truncate" and (short := _longest_fit(prompt.spans, frame, tokenizer, room)) is not None:
-        return Encoded(short, truncated=max(0, total - len(short)))
+        return Encoded(short, max(0, total - len(short)), _static(prompt.spans, frame, tokenizer))
     raise ContextOverflowError(
         "the prompt does not fit the model's context",
         where="the prompt",
@@ -142,6 +148,16 @@ def _join(spans: Sequence[Span], frame: _Frame, tokenizer: Any) -> Ids:
         ids += encode_text(_content(spans, roles), tokenizer)
         ids += piece
     return tuple(ids)
+
+
+def _static(spans: Sequence[Span], frame: _Frame, tokenizer: Any) -> int:
+    """Count the tokens before the first turn that holds data; text that runs into data may be cut otherwise."""
+    count = len(frame.pieces[0])
+    for roles, piece in zip(frame.slots, frame.pieces[1:], strict=True):
+        if not all(s.static for s in spans if s.role in roles):
+            break
+        count += len(encode_text(_content(spans, roles), tokenizer)) + len(piece)
+    return count
 
 
 def _count(text: str, tokenizer: Any) -> int:

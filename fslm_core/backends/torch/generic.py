@@ -9,9 +9,8 @@ in the cache stay masked for good. What is dictated at an answer's end is never 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,127 +19,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import BackendError
-from ..protocol import Counts, FinishReason, Generation, Sampling, Times
-from .encoding import Encoded, Ids
+from ..protocol import ModelRef
+from .encoding import Ids
 from .models import Resident
-from .vocabulary import Grammar, Writer
+from .row import Row
 
+TOGETHER = 65_536
+"""The most places in the cache that one batch may reserve, padding included; bounds its memory."""
 COLUMNS = 512
 """The most tokens of one row in one forward: bounds the mask's memory and the wait for a cancellation."""
 
 OnForward = Callable[[int, int], None]
 """Called before every forward with its rows and columns; for tests and meters."""
-
-
-@dataclass(slots=True)
-class Row:
-    """One output in the making.
-
-    Attributes:
-        emit: told each new piece of text; called on the worker's thread.
-        stopped: asked before every forward whether nobody wants this row any more.
-    """
-
-    prompt: Encoded
-    index: int
-    max_tokens: int
-    sampling: Sampling
-    seed: int
-    ends: frozenset[int]
-    grammar: Grammar | None
-    writer: Writer
-    emit: Callable[[str], None]
-    stopped: Callable[[], bool]
-    submitted: float
-    tokens: list[int] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    runners_up: list[tuple[int, float] | None] = field(default_factory=list)
-    forced: list[bool] = field(default_factory=list)
-    pending: list[int] = field(default_factory=list)
-    seen: int = 0
-    forwards: int = 0
-    finished: FinishReason | None = None
-    started: float = 0.0
-    first: float = 0.0
-    _generator: torch.Generator | None = None
-
-    def start(self) -> None:
-        """Feed the prompt and what the grammar dictates before the first choice."""
-        if not self.prompt.ids:
-            raise BackendError("the prompt is empty", where="the prompt", hint="write something into the template")
-        self.started = time.monotonic()
-        self.pending = list(self.prompt.ids)
-        self._go_on()
-
-    def take(self, token: int, logprob: float, runner_up: tuple[int, float] | None) -> None:
-        """Follow the model's choice."""
-        self.first = self.first or time.monotonic()
-        if token in self.ends:
-            self._finish("stop")
-            return
-        self.pending = []
-        self._write([token], [logprob], [runner_up], forced=False)
-        if self.grammar:
-            self.grammar.take([token])
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """Append what is dictated, then finish if nothing is left to choose."""
-        if self.grammar:
-            dictated = self.grammar.advance(self.max_tokens - len(self.tokens))
-            self._write(dictated, [0.0] * len(dictated), [None] * len(dictated), forced=True)
-            if self.grammar.finished:
-                self._finish("stop")
-                return
-        if len(self.tokens) >= self.max_tokens:
-            self._finish("length")
-
-    def _write(
-        self, tokens: list[int], logprobs: list[float], runners_up: Sequence[tuple[int, float] | None], *, forced: bool
-    ) -> None:
-        texts = [self.writer.text(t) for t in tokens]
-        self.tokens += tokens
-        self.pending += tokens
-        self.texts += texts
-        self.logprobs += logprobs
-        self.runners_up += runners_up
-        self.forced += [forced] * len(tokens)
-        self._tell("".join(texts))
-
-    def _finish(self, reason: FinishReason) -> None:
-        self.finished = reason
-        if (rest := self.writer.rest()) and self.texts:
-            self.texts[-1] += rest
-            self._tell(rest)
-
-    def _tell(self, text: str) -> None:
-        if text:
-            self.emit(text)
-
-    def choose(self, logits: Tensor) -> int:
-        """Sample from logits of shape [vocabulary] (float32, forbidden places at minus infinity)."""
-        if self._generator is None:
-            self._generator = torch.Generator().manual_seed((self.seed + self.index) % 2**63)
-        return _sample(logits.cpu(), self.sampling, self._generator)
-
-    def generation(self) -> Generation:
-        """What came of it."""
-        now = time.monotonic()
-        first = self.first or now
-        return Generation(
-            text="".join(self.texts),
-            index=self.index,
-            tokens=tuple(self.tokens),
-            texts=tuple(self.texts),
-            logprobs=tuple(self.logprobs),
-            runners_up=tuple(self.runners_up),
-            forced=tuple(self.forced),
-            finish_reason=self.finished or "stop",
-            truncated=self.prompt.truncated,
-            counts=Counts(len(self.prompt.ids), 0, len(self.tokens), sum(self.forced), self.forwards),
-            times=Times(self.started - self.submitted, first - self.started, now - first),
-        )
 
 
 class Batch:
@@ -158,7 +48,7 @@ class Batch:
 
     def drop(self) -> list[Row]:
         """Take out the rows that are finished or no longer wanted, and return them."""
-        gone = [r.finished is not None or r.stopped() for r in self.rows]
+        gone = [r.over() for r in self.rows]
         if not any(gone):
             return []
         dropped = [r for r, out in zip(self.rows, gone, strict=True) if out]
@@ -216,6 +106,75 @@ class Batch:
             row.take(token, logprob, runner if runner[1] > -math.inf else None)
 
 
+class Generic:
+    """The executor: one static batch after another, each of one adapter.
+
+    Args:
+        most: the most rows in a batch.
+    """
+
+    def __init__(self, resident: Resident, most: int, on_forward: OnForward | None = None) -> None:
+        self._resident = resident
+        self._most = most if resident.together else 1
+        self._on_forward = on_forward
+        self._ref: ModelRef | None = None
+        self._gathered: list[Row] = []
+        self._batch: Batch | None = None
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The rows in flight."""
+        return self._batch.rows if self._batch else self._gathered
+
+    def admit(self, row: Row, ref: ModelRef) -> bool:
+        """Take a row that is started into the next batch, or return False while it cannot join.
+
+        Raises:
+            AdapterError: the adapter does not fit.
+        """
+        if self._batch is not None:
+            return False
+        if self._gathered and (self._ref is None or self._ref.key != ref.key or not self._fits(row)):
+            return False
+        self._resident.use(ref)
+        self._ref = ref
+        row.start()
+        self._gathered.append(row)
+        return True
+
+    def _fits(self, row: Row) -> bool:
+        rows = [*self._gathered, row]
+        longest = max(len(r.prompt.ids) + r.max_tokens for r in rows)
+        return len(rows) <= self._most and longest * len(rows) <= TOGETHER
+
+    def tick(self) -> None:
+        """Run one forward."""
+        if self._batch is None:
+            self._batch = Batch(self._resident, self._gathered, self._on_forward)
+            self._gathered = []
+        self._batch.step()
+
+    def drop(self) -> list[Row]:
+        """Take out the rows that are finished, failed or no longer wanted, and return them."""
+        if self._batch is None:
+            gone = [r for r in self._gathered if r.over()]
+            self._gathered = [r for r in self._gathered if r not in gone]
+            return gone
+        gone = self._batch.drop()
+        if not self._batch.rows:
+            self._batch = None
+        return gone
+
+    def clear(self) -> list[Row]:
+        """Take out every row, after a failure."""
+        gone = list(self.rows)
+        self._gathered, self._batch = [], None
+        return gone
+
+    def close(self) -> None:
+        """Nothing is held but rows."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Block:
     """Tokens still to be fed, left-padded; all of shape [rows, columns], ``real`` 0 at padding."""
@@ -255,21 +214,6 @@ def _masked(logits: Tensor, allowed: Sequence[NDArray[np.bool_] | None]) -> Tens
     return logits.masked_fill(~bits, -math.inf)
 
 
-def _sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """Draw one token: temperature, then the ``top_k`` likeliest, then the fewest that reach ``top_p``.
-
-    At least one token always stays (nucleus sampling: Holtzman et al. 2020, arXiv 1904.09751).
-    """
-    ordered, order = torch.sort(logits / sampling.temperature, descending=True, stable=True)
-    if sampling.top_k > 0:
-        ordered = ordered[: sampling.top_k]
-    probabilities = torch.softmax(ordered, dim=-1)
-    before = probabilities.cumsum(-1) - probabilities
-    probabilities = torch.where(before < sampling.top_p, probabilities, 0.0)
-    probabilities[0] = probabilities[0].clamp_min(torch.finfo(probabilities.dtype).tiny)
-    return int(order[torch.multinomial(probabilities, 1, generator=generator)])
-
-
 @torch.inference_mode()
 def likelihood(resident: Resident, prompt: Ids, continuation: Ids) -> float:
     """The natural-log likelihood of ``continuation`` after ``prompt``: one plain forward over both."""
@@ -282,4 +226,4 @@ def likelihood(resident: Resident, prompt: Ids, continuation: Ids) -> float:
     return float(logprobs.gather(1, ids[0, len(prompt) :, None]).sum())
 
 
-__all__ = ["COLUMNS", "Batch", "OnForward", "Row", "likelihood"]
+__all__ = ["COLUMNS", "Batch", "Generic", "OnForward", "likelihood"]

@@ -59,7 +59,8 @@ class Resident:
     def _name(self, path: Path, ref: ModelRef) -> str:
         key = (path, ref.adapter_sha256)
         if key not in self._names:
-            adapter = adapters.read(path, sha256=ref.adapter_sha256, checkpoint=ref.checkpoint, base=self.model)
+            config = self.model.config
+            adapter = adapters.read(path, sha256=ref.adapter_sha256, checkpoint=ref.checkpoint, config=config)
             if adapter.name not in self._names.values():
                 self.broken = True
                 self._tuner = adapters.attach(self.model, self._tuner, adapter)

@@ -1,14 +1,13 @@
-"""The one thread that owns the models, and the queue in front of it."""
+"""The one thread that owns the models, and the queues in front of it."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
-import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ import torch
 from ...errors import BackendError, DeadlineExceeded, EngineStateError, FslmError, shorten
 from ...settings import TorchSettings
 from ..protocol import Chunk, Generation, ModelRef
-from .generic import Batch, OnForward, Row
-from .models import Resident
-
-TOKENS_TOGETHER = 65_536
-"""The most places in the cache that one batch may reserve, padding included; bounds its memory."""
+from .generic import OnForward
+from .hosted import Executor, Hosted
+from .queue import FairQueue
+from .row import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +68,19 @@ class Mailbox:
 class Task:
     """Work for one caller: rows to write, or an errand.
 
-    ``errand`` is given the models; what it returns is sent back.
+    ``errand`` is given the checkpoint; what it returns is sent back. ``group`` is whose work it is, of those that
+    share the machine alike.
     """
 
     mailbox: Mailbox
     ref: ModelRef | None = None
     rows: Sequence[Row] = ()
-    errand: Callable[[Models], Any] | None = None
+    errand: Callable[[Hosted], Any] | None = None
     deadline: float | None = None
     priority: int = 0
-    order: int = 0
+    group: str = ""
     over: bool = False
     """Set by the caller to stop the work, and by the worker when it has sent an error."""
-
-    @property
-    def key(self) -> object:
-        """Rows of equal keys may share a batch."""
-        return self.ref and self.ref.key
 
     def stopped(self) -> bool:
         """True if nobody waits for this any more; a passed deadline is told once."""
@@ -101,31 +95,45 @@ class Task:
             self.mailbox.put(copy.copy(error))
 
 
-@dataclass(slots=True)
 class Models:
-    """The checkpoints in memory, by folder."""
+    """The checkpoints in memory, by folder. Used by the worker's thread only."""
 
-    device: torch.device
-    precision: str = "auto"
-    _residents: dict[Path, Resident] = field(default_factory=dict)
+    def __init__(self, settings: TorchSettings, on_forward: OnForward | None) -> None:
+        self._settings = settings
+        self._on_forward = on_forward
+        self._device = _device(settings.device)
+        self._hosted: dict[Path, Hosted] = {}
 
-    def get(self, ref: ModelRef) -> Resident:
-        """Return the base of ``ref`` with its adapter at work, loading what is not there yet.
+    def get(self, ref: ModelRef) -> Hosted:
+        """Return the checkpoint of ``ref``, whose weights are loaded when they are first needed.
 
         Raises:
-            CheckpointError: the weights do not load.
-            AdapterError: the adapter does not fit.
+            CheckpointError: its configuration cannot be read.
+            BackendError: the settings ask for what it cannot do.
         """
         assert ref.path is not None
-        if ref.path not in self._residents or self._residents[ref.path].broken:
-            self._residents[ref.path] = Resident(ref.path, self.device, self.precision)
-        resident = self._residents[ref.path]
-        resident.use(ref)
-        return resident
+        if ref.path not in self._hosted:
+            self._hosted[ref.path] = Hosted(ref.path, self._settings, self._device, self._on_forward)
+        return self._hosted[ref.path]
+
+    @property
+    def executors(self) -> list[Executor]:
+        """All that are loaded."""
+        return [executor for hosted in self._hosted.values() for executor in hosted.executors]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A row that waits for a place, or an errand."""
+
+    task: Task
+    row: Row | None
 
 
 class Worker:
-    """Runs one batch after another: the most urgent, then oldest, row waiting, and those that may join it.
+    """Admits rows and runs ticks, one forward each, as long as there are any.
+
+    Each checkpoint has a queue of its own, and those with rows in flight take turns.
 
     Args:
         settings: where the models live, this worker's torch threads, the most rows that run together.
@@ -135,8 +143,8 @@ class Worker:
     def __init__(self, settings: TorchSettings, on_forward: OnForward | None = None) -> None:
         self._settings = settings
         self._on_forward = on_forward
-        self._order = itertools.count()
-        self._waiting: list[tuple[Task, Row | None]] = []
+        self._queues: dict[Path | None, FairQueue[_Waiting]] = {}
+        self._owners: dict[Row, Task] = {}
         self._news = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="fslm-torch", daemon=True)
@@ -148,11 +156,14 @@ class Worker:
         Raises:
             EngineStateError: the worker is closed.
         """
+        assert task.ref is not None
         with self._news:
             if self._closing:
                 raise closed()
-            task.order = next(self._order)
-            self._waiting += [(task, row) for row in task.rows] or [(task, None)]
+            queue = self._queues.setdefault(task.ref.path, FairQueue())
+            for row in task.rows or (None,):
+                cost = 1 if row is None else len(row.prompt.ids) + row.max_tokens
+                queue.push(_Waiting(task, row), group=task.group, cost=cost, priority=task.priority)
             self._news.notify()
 
     def close(self) -> None:
@@ -166,86 +177,85 @@ class Worker:
         models: Models | None = None
         if self._settings.threads:
             _limit_threads_here(self._settings.threads)
-        while (picked := self._next()) is not None:
-            tasks = {id(task): task for task, _ in picked}.values()
+        while self._wait():
             try:
-                models = models or Models(_device(self._settings.device), self._settings.precision)
-                self._serve(picked, models)
+                models = models or Models(self._settings, self._on_forward)
             except FslmError as error:
-                self._fail(tasks, error)
-            except Exception as error:  # whatever torch raises concerns this batch only
-                self._fail(tasks, _failure(error))
-
-    @staticmethod
-    def _fail(tasks: Any, error: FslmError) -> None:
-        for task in tasks:
-            task.fail(error)
-
-    def _next(self) -> list[tuple[Task, Row | None]] | None:
-        """Wait for work and take a batch of it: rows of one key, or one errand. None when closing."""
-        with self._news:
-            while True:
-                self._waiting = [entry for entry in self._waiting if not entry[0].stopped()]
-                if self._closing:
-                    self._fail([task for task, _ in self._waiting], closed())
-                    self._waiting.clear()
-                    return None
-                if self._waiting:
-                    break
-                self._news.wait()
-            self._waiting.sort(key=lambda entry: (entry[0].priority, entry[0].order))
-            picked = self._together(self._waiting)
-            taken = set(map(id, picked))
-            self._waiting = [entry for entry in self._waiting if id(entry) not in taken]
-            return picked
-
-    def _together(self, waiting: list[tuple[Task, Row | None]]) -> list[tuple[Task, Row | None]]:
-        first, row = waiting[0]
-        picked: list[tuple[Task, Row | None]] = waiting[:1]
-        longest = 0 if row is None else len(row.prompt.ids) + row.max_tokens
-        for entry in waiting[1:] if row else []:
-            task, other = entry
-            if other is None or task.key != first.key:
+                self._refuse_all(error)
                 continue
-            longest = max(longest, len(other.prompt.ids) + other.max_tokens)
-            if len(picked) == self._settings.max_batch or longest * (len(picked) + 1) > TOKENS_TOGETHER:
-                break
-            picked.append(entry)
-        return picked
+            self._admit(models)
+            for executor in models.executors:
+                self._tick(executor)
+        self._refuse_all(closed())
+        for task in self._owners.values():
+            task.fail(closed())
 
-    def _serve(self, picked: list[tuple[Task, Row | None]], models: Models) -> None:
-        task, row = picked[0]
+    def _wait(self) -> bool:
+        """Wait until there is something to do; False when closing."""
+        with self._news:
+            while not self._closing and not self._owners and not any(self._queues.values()):
+                self._news.wait()
+            return not self._closing
+
+    def _refuse_all(self, error: FslmError) -> None:
+        with self._news:
+            for queue in self._queues.values():
+                while queue:
+                    queue.pop().task.fail(error)
+
+    def _admit(self, models: Models) -> None:
+        """Give places to those who wait, in order, and run errands."""
+        for queue in list(self._queues.values()):
+            while (waiting := self._head(queue)) is not None:
+                try:
+                    admitted = self._begin(waiting, models)
+                except FslmError as error:
+                    waiting.task.fail(error)
+                except Exception as error:  # whatever torch raises concerns this one only
+                    waiting.task.fail(_failure(error))
+                else:
+                    if not admitted:
+                        break
+                with self._news:
+                    queue.remove(waiting)
+
+    def _head(self, queue: FairQueue[_Waiting]) -> _Waiting | None:
+        with self._news:
+            queue.sweep(lambda waiting: waiting.task.stopped())
+            return None if self._closing else queue.peek()
+
+    def _begin(self, waiting: _Waiting, models: Models) -> bool:
+        task, row = waiting.task, waiting.row
+        assert task.ref is not None
+        hosted = models.get(task.ref)
         if row is None:
             assert task.errand is not None
-            task.mailbox.put(Done(task.errand(models)))
-            return
-        assert task.ref is not None
-        resident = models.get(task.ref)
-        owners = {id(row): task for task, row in picked}
-        rows = [row for _, row in picked if row is not None]
-        for group in [rows] if resident.together else [[row] for row in rows]:
-            self._write(group, owners, resident)
+            task.mailbox.put(Done(task.errand(hosted)))
+            return True
+        if not hosted.admit(row, task.ref):
+            return False
+        self._owners[row] = task
+        return True
 
-    def _write(self, rows: list[Row], owners: dict[int, Task], resident: Resident) -> None:
-        started = [row for row in rows if _start(row, owners[id(row)])]
-        batch = Batch(resident, started, self._on_forward)
-        while batch.rows:
-            if self._closing:
-                raise closed()
-            for row in batch.drop():
-                if row.finished:
-                    owners[id(row)].mailbox.put(row.generation())
-            if batch.rows:
-                batch.step()
+    def _tick(self, executor: Executor) -> None:
+        """Send what is finished, then run one forward."""
+        try:
+            self._send(executor.drop())
+            if executor.rows:
+                executor.tick()
+                self._send(executor.drop())
+        except Exception as error:  # whatever torch raises ends those in flight here
+            failure = error if isinstance(error, FslmError) else _failure(error)
+            for row in executor.clear():
+                self._owners.pop(row).fail(failure)
 
-
-def _start(row: Row, owner: Task) -> bool:
-    try:
-        row.start()
-    except FslmError as error:
-        owner.fail(error)
-        return False
-    return True
+    def _send(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            task = self._owners.pop(row)
+            if row.error is not None:
+                task.fail(row.error)
+            elif row.finished is not None:
+                task.mailbox.put(row.generation())
 
 
 def _device(name: str) -> torch.device:

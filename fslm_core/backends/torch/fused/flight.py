@@ -1,0 +1,282 @@
+"""Rows in flight on one fused model: places are given, ticks are run, choices are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..encoding import Ids
+from ..generic import OnForward
+from ..row import Row
+from . import weights
+from .decide import decide
+from .forward import Model, Segment
+from .lora import Tuned
+from .prefixes import Prefixes
+from .products import Format
+from .slots import Block, Slot, Slots
+
+TOKENS = 256
+"""The most tokens in a forward once every row that decodes has its own: bounds the wait for a cancellation."""
+_DECODING = 16
+"""A row with at most this many tokens to feed goes into every forward."""
+_GAIN = 8
+"""So many tokens are worth copying or keeping."""
+_WAIT = 32
+"""So many tokens, about to be computed for another row, are worth waiting for."""
+_PREFIX_SHARE = 4
+"""The prefix store takes at most one part in so many of the cache's budget."""
+
+
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """A row in flight. It has no slot while it waits for ``source``, whose prompt begins like its own."""
+
+    row: Row
+    adapter: Tuned | None
+    ids: NDArray[np.int64]
+    slot: Slot | None = None
+    source: _Seat | None = None
+
+    @property
+    def name(self) -> str | None:
+        return self.adapter.name if self.adapter else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The beginning of a prompt in a slot: so many of its tokens are there."""
+
+    slot: Slot | None = None
+    tokens: int = 0
+
+
+class Flight:
+    """The executor: every tick one packed forward over all rows, whichever adapter they use.
+
+    Args:
+        path: a checkpoint folder that :func:`.shape.unsupported` has nothing against.
+        most: the most rows in flight.
+        budget: bytes for keys and values, prefix store included.
+
+    Raises:
+        CheckpointError: the weights cannot be loaded.
+        BackendError: there are no kernels for the format.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: Any,
+        number_format: Format,
+        device: torch.device,
+        *,
+        most: int,
+        budget: int,
+        on_forward: OnForward | None = None,
+    ) -> None:
+        self._model = Model(weights.load(path, config, number_format, device))
+        self._device = device
+        self._most = most
+        self._on_forward = on_forward
+        share = budget // _PREFIX_SHARE
+        self._slots = Slots(self._model.weights.shape, budget - share, device)
+        self._prefixes = Prefixes(share)
+        self._seats: list[_Seat] = []
+
+    @property
+    def model(self) -> Model:
+        """The packed model."""
+        return self._model
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The rows in flight."""
+        return [seat.row for seat in self._seats]
+
+    def know(self, adapter: Tuned) -> None:
+        """Learn of an adapter before its first row: layers that it touches are no longer shared."""
+        if adapter.first < self._model.depth:
+            self._model.depth = adapter.first
+            self._prefixes.clear()
+            for slot in self._slots:
+                slot.forget()
+
+    def admit(self, row: Row, adapter: Tuned | None) -> bool:
+        """Take a row into flight, or return False while there is no place for it."""
+        if len(self._seats) >= self._most or any(seat.slot is None and seat.source is None for seat in self._seats):
+            return False
+        seat = _Seat(row, adapter, np.array(row.prompt.ids, dtype=np.int64))
+        seat.source = self._worth_waiting_for(seat)
+        if seat.source is None and not self._place(seat):
+            return False
+        self._seats.append(seat)
+        return True
+
+    def tick(self) -> None:
+        """Run one forward, and let the rows that were fed to their end choose."""
+        self._place_waiting()
+        fed = self._segments()
+        if not fed:
+            return
+        if self._on_forward:
+            self._on_forward(len(fed), sum(len(segment.ids) for _, segment in fed))
+        hidden = self._model.forward([segment for _, segment in fed])
+        for seat, segment in fed:
+            self._fed(seat, segment)
+        decide(self._model.weights, hidden, [seat.row for seat, segment in fed if segment.wanted])
+
+    def drop(self) -> list[Row]:
+        """Take out the rows that are finished, failed or no longer wanted, and return them."""
+        return self._remove([seat for seat in self._seats if seat.row.over()])
+
+    def clear(self) -> list[Row]:
+        """Take out every row and forget what the slots hold, after a failure."""
+        gone = self._remove(list(self._seats))
+        for slot in self._slots:
+            slot.wipe()
+        return gone
+
+    def likelihood(self, prompt: Ids, continuation: Ids, adapter: Tuned | None) -> float:
+        """The natural-log likelihood of ``continuation`` after ``prompt``, in a slot of its own."""
+        if not continuation:
+            return 0.0
+        ids = [*prompt, *continuation[:-1]]
+        slot = Block(self._model.weights.shape, 1, len(ids), self._device).slots[0]
+        total = 0.0
+        for start in range(0, len(ids), TOKENS):
+            part = ids[start : start + TOKENS]
+            wanted = max(0, start + len(part) - max(start, len(prompt) - 1))
+            hidden = self._model.forward([Segment(slot, part, start, start, adapter, wanted)])
+            if wanted:
+                first = start + len(part) - wanted - len(prompt) + 1
+                targets = torch.tensor(continuation[first : first + wanted], device=self._device)
+                logprobs = torch.log_softmax(self._model.weights.head(hidden), dim=-1)
+                total += float(logprobs.gather(1, targets[:, None]).sum())
+        return total
+
+    def _remove(self, gone: Sequence[_Seat]) -> list[Row]:
+        for seat in gone:
+            self._seats.remove(seat)
+            if seat.slot is not None:
+                if seat.row.error is not None:
+                    seat.slot.wipe()
+                self._slots.free(seat.slot)
+        return [seat.row for seat in gone]
+
+    # Places.
+
+    def _place_waiting(self) -> None:
+        """Place rows whose source has been read, or is gone."""
+        for seat in self._seats:
+            if seat.slot is None and (seat.source is None or not self._still_reading(seat, seat.source)):
+                seat.source = None
+                if not self._place(seat):
+                    return
+
+    def _still_reading(self, seat: _Seat, source: _Seat) -> bool:
+        return source in self._seats and source.row.seen < _common(seat.ids, source.ids)
+
+    def _worth_waiting_for(self, seat: _Seat) -> _Seat | None:
+        """A row in flight that is about to compute more of this prompt's beginning than there is now, or None."""
+        now = max(self._whole(seat).tokens, self._lower(seat).tokens, self._prefixes.length(seat.name, seat.row.prompt))
+        shares = self._model.depth > 0
+        for other in self._seats:
+            if other.name != seat.name and not shares:
+                continue
+            common = min(_common(seat.ids, other.ids), len(seat.ids) - 1)
+            if common - now >= _WAIT and other.row.seen < common:
+                return other
+        return None
+
+    def _place(self, seat: _Seat) -> bool:
+        """Give a row a slot, with as much of its prompt in it as is to be had without computing."""
+        row = seat.row
+        whole, lower = self._whole(seat), self._lower(seat)
+        kept = self._prefixes.length(seat.name, row.prompt)
+        prefer = whole.slot if whole.tokens >= lower.tokens else lower.slot
+        slot = self._slots.take(len(row.prompt.ids) + row.max_tokens, prefer)
+        if slot is None:
+            return False
+        depth = self._model.depth
+        if lower.slot is not None and lower.slot is not slot:
+            slot.copy(lower.slot, lower.tokens, layers=depth)
+        if kept > whole.tokens:
+            self._prefixes.fill(slot, seat.name, row.prompt.ids[:kept])
+            whole = _Found(None, kept)
+        elif whole.slot is not None and whole.slot is not slot:
+            slot.copy(whole.slot, whole.tokens)
+        slot.hold(seat.ids, seat.name, whole.tokens, max(whole.tokens, lower.tokens))
+        row.start()
+        row.seen = row.cached = whole.tokens
+        del row.pending[: whole.tokens]
+        seat.slot = slot
+        return True
+
+    def _whole(self, seat: _Seat) -> _Found:
+        """The slot that holds most of this prompt in every layer."""
+        best = _Found()
+        for slot in self._slots:
+            if slot.adapter == seat.name and slot.whole > best.tokens:
+                tokens = min(_common(seat.ids, slot.tokens[: slot.whole]), len(seat.ids) - 1)
+                best = _Found(slot, tokens) if tokens > best.tokens else best
+        return best if best.tokens >= _GAIN else _Found()
+
+    def _lower(self, seat: _Seat) -> _Found:
+        """The slot that holds most of this prompt in the layers below every adapter."""
+        best = _Found()
+        if 0 < self._model.depth < self._model.weights.shape.layers:
+            for slot in self._slots:
+                if slot.lower > best.tokens:
+                    tokens = min(_common(seat.ids, slot.tokens[: slot.lower]), len(seat.ids) - 1)
+                    best = _Found(slot, tokens) if tokens > best.tokens else best
+        return best if best.tokens >= _GAIN else _Found()
+
+    # Ticks.
+
+    def _segments(self) -> list[tuple[_Seat, Segment]]:
+        """What goes into the next forward: all that decode, then prompts, oldest first, as far as TOKENS goes."""
+        placed = [s for s in self._seats if s.slot is not None and s.row.finished is None and s.row.error is None]
+        decoding = [seat for seat in placed if len(seat.row.pending) <= _DECODING]
+        left = TOKENS - sum(len(seat.row.pending) for seat in decoding)
+        chosen = [(seat, len(seat.row.pending)) for seat in decoding]
+        for seat in placed:
+            if (count := len(seat.row.pending)) > _DECODING:
+                if left <= 0 and chosen:
+                    break
+                chosen.append((seat, min(count, max(left, 1))))
+                left -= count
+        return [(seat, self._segment(seat, count)) for seat, count in chosen if count]
+
+    @staticmethod
+    def _segment(seat: _Seat, count: int) -> Segment:
+        row, slot = seat.row, seat.slot
+        assert slot is not None
+        ids, row.pending = row.pending[:count], row.pending[count:]
+        lower = min(max(row.seen, slot.lower), row.seen + count)
+        return Segment(slot, ids, row.seen, lower, seat.adapter, wanted=0 if row.pending else 1)
+
+    def _fed(self, seat: _Seat, segment: Segment) -> None:
+        row, slot = seat.row, segment.slot
+        row.seen = segment.stop
+        row.forwards += 1
+        slot.extend(segment.ids, segment.start)
+        static = row.prompt.static
+        if segment.start < static <= segment.stop and static >= _GAIN:
+            self._prefixes.put(slot, static)
+
+
+def _common(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:
+    """How many leading entries are equal."""
+    length = min(len(a), len(b))
+    differ = a[:length] != b[:length]
+    return int(differ.argmax()) if differ.any() else length
+
+
+__all__ = ["TOKENS", "Flight"]

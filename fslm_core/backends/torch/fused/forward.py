@@ -1,0 +1,282 @@
+"""The packed forward: tokens of many rows as one list, without padding.
+
+Tokens of one adapter stand together, so each adapter's thin matrices are applied to its own slice. Where a row's
+beginning was already computed under another adapter, only the layers from the lowest one that any adapter touches
+(``depth``) are computed again for it, from the kept residual stream (the *tap*).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from .lora import Place, Tuned
+from .slots import Block, Slot
+from .weights import Layer, Weights
+
+_SHORT = 8
+"""Segments of at most this many tokens share one attention call with their neighbours."""
+
+
+@dataclass(slots=True)
+class Segment:
+    """One row's part of a forward: the tokens at positions ``start`` to ``stop`` of its slot.
+
+    Attributes:
+        ids: their token ids.
+        lower: from which position on the layers below ``depth`` are computed; those before are in the slot already.
+        wanted: of how many of the last tokens the final hidden state is asked for.
+    """
+
+    slot: Slot
+    ids: Sequence[int]
+    start: int
+    lower: int
+    adapter: Tuned | None
+    wanted: int = 1
+
+    @property
+    def stop(self) -> int:
+        """One past the last position."""
+        return self.start + len(self.ids)
+
+
+class Model:
+    """Packed weights and the arithmetic over them.
+
+    Attributes:
+        depth: the lowest layer that any adapter touches; layers below give the same for every adapter.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self.depth = weights.shape.layers
+        self._device = weights.norm.device
+
+    @torch.inference_mode()
+    def forward(self, segments: Sequence[Segment]) -> Tensor:
+        """Run all layers over the segments, whose slots take their keys and values.
+
+        Returns:
+            The normed hidden states asked for, float32 [sum of wanted, hidden], in the order of ``segments``.
+        """
+        shape = self.weights.shape
+        order = sorted(range(len(segments)), key=lambda i: _by_adapter(segments[i]))
+        ordered = [segments[i] for i in order]
+        fresh = [s for s in ordered if s.stop > s.lower]
+        ids = [token for s in fresh for token in s.ids[s.lower - s.start :]]
+        x = self.weights.embedding[torch.tensor(ids, device=self._device)].float()
+        tapped = self.depth < shape.layers
+        below = self._plan([(s, s.lower) for s in fresh])
+        x = self._through(x, range(self.depth if tapped else 0), below)
+        if tapped:
+            below.keep(x)
+        if any(s.lower > s.start for s in ordered):
+            above = self._plan([(s, s.start) for s in ordered])
+            x = above.tapped(x.new_empty((above.tokens, shape.hidden)))
+        else:
+            above = below
+        x = self._through(x, range(self.depth if tapped else 0, shape.layers), above)
+        ends = dict(zip(order, above.ends, strict=True))
+        picked = [ends[i] - segments[i].wanted + j for i in range(len(segments)) for j in range(segments[i].wanted)]
+        return self._norm(x[torch.tensor(picked, dtype=torch.long, device=self._device)], self.weights.norm)
+
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        return functional.rms_norm(x, weight.shape, weight, self.weights.shape.eps)
+
+    def _through(self, x: Tensor, layers: range, plan: _Plan) -> Tensor:
+        """Pass x, float32 [tokens, hidden], through some layers."""
+        for index in layers:
+            layer = self.weights.layers[index]
+            x = self._attention(x, index, layer, plan)
+            h = self._norm(x, layer.after)
+            both = layer.gate_up(h)
+            plan.add(index, "gate_up", h, both)
+            gate, up = both.chunk(2, dim=1)
+            h = functional.silu(gate).mul_(up)
+            y = layer.down(h)
+            plan.add(index, "down", h, y)
+            x = y.add_(x)
+        return x
+
+    def _attention(self, x: Tensor, index: int, layer: Layer, plan: _Plan) -> Tensor:
+        shape = self.weights.shape
+        h = self._norm(x, layer.before)
+        qkv = layer.qkv(h)
+        plan.add(index, "qkv", h, qkv)
+        heads = qkv[:, : shape.rotated].view(-1, shape.heads + shape.kv_heads, shape.head)
+        if layer.query_norm is not None and layer.key_norm is not None:
+            heads[:, : shape.heads] = self._norm(heads[:, : shape.heads], layer.query_norm)
+            heads[:, shape.heads :] = self._norm(heads[:, shape.heads :], layer.key_norm)
+        torch.view_as_complex(heads.unflatten(-1, (-1, 2))).mul_(plan.turns)
+        plan.store(index, qkv[:, shape.heads * shape.head :])
+        mixed = plan.attend(index, heads[:, : shape.heads])
+        y = layer.out(mixed)
+        plan.add(index, "out", mixed, y)
+        return y.add_(x)
+
+    def _plan(self, parts: Sequence[tuple[Segment, int]]) -> _Plan:
+        return _Plan(parts, self.weights)
+
+
+def _by_adapter(segment: Segment) -> tuple[str, int, int]:
+    return (segment.adapter.name if segment.adapter else "", id(segment.slot.block), segment.slot.index)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One attention call: ``rows`` neighbouring slots of a block, each with ``columns`` queries.
+
+    A row with fewer tokens repeats its last; the repetitions come to the same and are written to the same place.
+
+    Attributes:
+        take: which packed tokens ask, int64 [rows * columns]; None for a slice from ``first``.
+        length: how many keys are looked at.
+        mask: float32 [rows, 1, columns * group, length], minus infinity where a query
+            must not look; None where all may.
+    """
+
+    block: Block
+    slot: int
+    rows: int
+    columns: int
+    length: int
+    first: int
+    take: Tensor | None
+    mask: Tensor | None
+
+
+class _Plan:
+    """Where each packed token goes, worked out once for all layers of a forward.
+
+    Args:
+        parts: segments, those of one adapter together, and from which position on each takes part.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Segment, int]], weights: Weights) -> None:
+        self._shape = weights.shape
+        self._device = weights.norm.device
+        counts = [s.stop - start for s, start in parts]
+        stops = np.cumsum(counts, dtype=np.int64)
+        self.ends: list[int] = stops.tolist()
+        self.tokens = self.ends[-1] if parts else 0
+        starts = [stop - count for stop, count in zip(self.ends, counts, strict=True)]
+        positions = [np.arange(start, s.stop) for s, start in parts]
+        at = self._indices(np.concatenate([np.zeros(0, np.int64), *positions]))
+        angles = at[:, None, None].float() * weights.frequencies  # float32 [tokens, 1, head / 2]
+        self.turns = torch.polar(torch.full_like(angles, weights.stretch), angles)
+        self._adapters: list[tuple[Tuned, int, int]] = []
+        for adapter, group in groupby(range(len(parts)), key=lambda i: parts[i][0].adapter):
+            members = list(group)
+            if adapter is not None:
+                self._adapters.append((adapter, starts[members[0]], self.ends[members[-1]]))
+        blocks: dict[int, list[int]] = {}
+        for i, (segment, _) in enumerate(parts):
+            blocks.setdefault(id(segment.slot.block), []).append(i)
+        self._stores: list[tuple[Block, Tensor | None, Tensor]] = []
+        self._calls: list[_Call] = []
+        for members in blocks.values():
+            members.sort(key=lambda i: parts[i][0].slot.index)
+            block = parts[members[0]][0].slot.block
+            packed = np.concatenate([np.arange(starts[i], self.ends[i]) for i in members])
+            places = np.concatenate([positions[i] + parts[i][0].slot.start for i in members])
+            whole = len(blocks) == 1 and bool((np.diff(packed) == 1).all())
+            self._stores.append((block, None if whole else self._indices(packed), self._indices(places)))
+            self._calls += self._grouped(block, members, parts, starts, counts)
+
+    def _indices(self, values: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(values).to(self._device)
+
+    def _grouped(
+        self,
+        block: Block,
+        members: Sequence[int],
+        parts: Sequence[tuple[Segment, int]],
+        starts: Sequence[int],
+        counts: Sequence[int],
+    ) -> list[_Call]:
+        """Neighbouring slots with short segments share a call; every long segment has its own."""
+        runs: list[list[int]] = []
+        for i in members:
+            follows = runs and parts[runs[-1][-1]][0].slot.index + 1 == parts[i][0].slot.index
+            if follows and counts[i] <= _SHORT and counts[runs[-1][-1]] <= _SHORT:
+                runs[-1].append(i)
+            else:
+                runs.append([i])
+        return [self._call(block, run, parts, starts, counts) for run in runs]
+
+    def _call(
+        self,
+        block: Block,
+        run: Sequence[int],
+        parts: Sequence[tuple[Segment, int]],
+        starts: Sequence[int],
+        counts: Sequence[int],
+    ) -> _Call:
+        columns = max(counts[i] for i in run)
+        offsets = np.array([np.minimum(np.arange(columns), counts[i] - 1) for i in run])
+        looks = offsets + np.array([[parts[i][1]] for i in run])  # the position of each query
+        length = int(looks.max()) + 1
+        mask = None
+        if int(looks.min()) + 1 < length:
+            allowed = np.arange(length) <= looks[..., None]
+            bias = np.where(allowed, np.float32(0), np.float32(-math.inf)).repeat(self._shape.group, axis=1)
+            mask = torch.from_numpy(bias[:, None]).to(self._device)
+        take = None
+        if len(run) > 1:
+            take = self._indices((offsets + np.array([[starts[i]] for i in run])).reshape(-1))
+        return _Call(block, parts[run[0]][0].slot.index, len(run), columns, length, starts[run[0]], take, mask)
+
+    def add(self, layer: int, place: Place, x: Tensor, y: Tensor) -> None:
+        """Let every adapter add to y, float32 [tokens, out], what it makes of x, float32 [tokens, in]."""
+        for adapter, start, stop in self._adapters:
+            if (delta := adapter.deltas.get((layer, place))) is not None:
+                delta.add(x[start:stop], y[start:stop])
+
+    def store(self, layer: int, kv: Tensor) -> None:
+        """Put keys and values, float32 [tokens, 2 * kv_heads * head], into the slots."""
+        for block, packed, places in self._stores:
+            block.stored[layer].index_copy_(0, places, kv if packed is None else kv[packed])
+
+    def keep(self, x: Tensor) -> None:
+        """Put the residual stream, float32 [tokens, hidden], into the slots' taps."""
+        for block, packed, places in self._stores:
+            block.taps.index_copy_(0, places, x if packed is None else x[packed])
+
+    def tapped(self, x: Tensor) -> Tensor:
+        """Fill x, float32 [tokens, hidden], from the slots' taps, and return it."""
+        for block, packed, places in self._stores:
+            kept = block.taps[places]
+            if packed is None:
+                return kept
+            x.index_copy_(0, packed, kept)
+        return x
+
+    def attend(self, layer: int, queries: Tensor) -> Tensor:
+        """Mix values by attention: queries float32 [tokens, heads, head] to float32 [tokens, heads * head]."""
+        shape = self._shape
+        mixed = torch.empty((self.tokens, shape.heads * shape.head), device=self._device)
+        for c in self._calls:
+            q = queries[c.first : c.first + c.columns] if c.take is None else queries[c.take]
+            q = q.reshape(c.rows, c.columns, shape.kv_heads, shape.group, shape.head).transpose(1, 2).flatten(2, 3)
+            near = slice(c.slot, c.slot + c.rows)
+            out = functional.scaled_dot_product_attention(
+                q, c.block.keys[layer, near, :, : c.length], c.block.values[layer, near, :, : c.length], c.mask
+            )
+            out = out.unflatten(2, (c.columns, shape.group)).transpose(1, 2).reshape(c.rows * c.columns, -1)
+            if c.take is None:
+                mixed[c.first : c.first + c.columns] = out
+            else:
+                mixed.index_copy_(0, c.take, out)
+        return mixed
+
+
+__all__ = ["Model", "Segment"]

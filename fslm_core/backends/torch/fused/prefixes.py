@@ -1,0 +1,75 @@
+"""Static beginnings of prompts, computed once and copied into every row that starts with them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..encoding import Encoded, Ids
+from .slots import Slot
+
+Key = tuple[str | None, Ids]
+"""An adapter's name, which is a hash of its content, and token ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Keys and values float32 [layers, tokens, 2 * kv_heads * head]; taps float32 [tokens, hidden]."""
+
+    stored: Tensor
+    taps: Tensor
+
+    @property
+    def bytes(self) -> int:
+        return self.stored.nbytes + self.taps.nbytes
+
+
+class Prefixes:
+    """The prefix store of one model: what was used longest ago makes room.
+
+    Args:
+        budget: bytes to stay within.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._kept: OrderedDict[Key, _Kept] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many beginnings are kept."""
+        return len(self._kept)
+
+    def length(self, adapter: str | None, prompt: Encoded) -> int:
+        """How many of a prompt's first tokens are kept: its static ones, or none."""
+        ids = prompt.ids[: prompt.static]
+        return len(ids) if (adapter, ids) in self._kept else 0
+
+    def put(self, slot: Slot, tokens: int) -> None:
+        """Keep the first tokens of what ``slot`` holds in every layer, unless they are kept already."""
+        key = (slot.adapter, tuple(slot.tokens[:tokens].tolist()))
+        here = slice(slot.start, slot.start + tokens)
+        size = slot.block.stored[:, here].nbytes + slot.block.taps[here].nbytes
+        if key in self._kept or size > self._budget:
+            return
+        self._kept[key] = _Kept(slot.block.stored[:, here].clone(), slot.block.taps[here].clone())
+        while sum(kept.bytes for kept in self._kept.values()) > self._budget:
+            self._kept.popitem(last=False)
+
+    @torch.inference_mode()
+    def fill(self, slot: Slot, adapter: str | None, ids: Ids) -> None:
+        """Copy a beginning that is kept into ``slot``."""
+        kept = self._kept[adapter, ids]
+        self._kept.move_to_end((adapter, ids))
+        here = slice(slot.start, slot.start + len(ids))
+        slot.block.stored[:, here] = kept.stored
+        slot.block.taps[here] = kept.taps
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._kept.clear()
+
+
+__all__ = ["Prefixes"]

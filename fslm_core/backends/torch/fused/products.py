@@ -1,0 +1,176 @@
+"""Products with a weight matrix, one class for each number format.
+
+Every product takes and gives float32; the formats differ in how the weight is kept and how the sums are done:
+
+- ``float32``: as it says.
+- ``bfloat16``: inputs and weights in bfloat16, sums in float32 (oneDNN). Quick where the CPU or GPU multiplies it.
+- ``float16``: weights packed in float16, inputs and sums in float32 (FBGEMM). A bfloat16 checkpoint loses nothing
+  that matters: float16 has three more bits of mantissa, and a weight below 6e-8 is as good as none.
+- ``int8``: weights in 7 bits by output channel, inputs in 8 bits by row, sums in int32 (FBGEMM). Seven bits, because
+  CPUs without VNNI add two products in 16 bits, which full ranges would overflow without a word.
+- ``int4``: weights in 4 bits by group of 32 inputs, with scale and zero point; inputs and sums in float32.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ....errors import BackendError
+from ..machine import FAST_BFLOAT16
+
+Format = Literal["float32", "bfloat16", "float16", "int8", "int4"]
+FORMATS: tuple[Format, ...] = ("float32", "bfloat16", "float16", "int8", "int4")
+INT4_GROUP = 32
+_INT7 = 63
+_INT8 = 127
+
+
+class Product(Protocol):
+    """A packed weight."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Multiply: float32 [tokens, in] to float32 [tokens, out]."""
+        ...
+
+
+class Plain:
+    """float32 or bfloat16, on any device."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        self._weight = weight.to(dtype).contiguous()
+        self._bias = None if bias is None else bias.to(dtype)
+        self._dtype = dtype
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Multiply: float32 [tokens, in] to float32 [tokens, out]."""
+        return functional.linear(x.to(self._dtype), self._weight, self._bias).float()
+
+
+class Half:
+    """float16 weights, float32 sums (FBGEMM)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._packed = torch.ops.quantized.linear_prepack_fp16(weight.float(), None if bias is None else bias.float())
+        self._multiply: Callable[..., Tensor] = torch.ops.quantized.linear_dynamic_fp16.default
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Multiply: float32 [tokens, in] to float32 [tokens, out]."""
+        return self._multiply(x, self._packed)
+
+
+class Int8:
+    """7-bit weights by output channel, 8-bit inputs by row (FBGEMM).
+
+    Each row is divided by its own greatest magnitude first, so that one scale serves all of them and a row's result
+    does not depend on its neighbours.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        weight = weight.float()
+        scales = (weight.abs().amax(1) / _INT7).clamp_min(torch.finfo(torch.float32).tiny).double()
+        zeros = torch.zeros(len(weight), dtype=torch.long)
+        whole = (weight / scales[:, None].float()).round().clamp(-_INT7, _INT7).to(torch.int8)
+        quantised = torch._make_per_channel_quantized_tensor(whole, scales, zeros, 0)
+        self._packed = torch.ops.quantized.linear_prepack(quantised, None)
+        self._bias = None if bias is None else bias.float()
+        self._multiply: Callable[..., Tensor] = (
+            torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Multiply: float32 [tokens, in] to float32 [tokens, out]."""
+        largest = torch.linalg.vector_norm(x, torch.inf, dim=1, keepdim=True).clamp_min_(1e-30)
+        y = self._multiply(x / largest, 1 / _INT8, _INT8 + 1, self._packed).mul_(largest)
+        return y if self._bias is None else y.add_(self._bias)
+
+
+class Int4:
+    """4-bit weights by group of 32 inputs. The kernel wants multiples of 32 inputs and of 16 outputs."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        rows, columns = weight.shape
+        if columns % INT4_GROUP or rows % 16:
+            raise BackendError(
+                "a weight matrix of this shape has no int4 form",
+                where="setting torch.precision",
+                found=f"{rows} by {columns}",
+                expected=f"multiples of 16 and of {INT4_GROUP}",
+                hint='choose another torch.precision, such as "int8"',
+            )
+        groups = weight.float().reshape(rows, -1, INT4_GROUP)
+        low, high = groups.amin(2), groups.amax(2)
+        scale = ((high - low) / 15).clamp_min(1e-8)
+        codes = ((groups - low[..., None]) / scale[..., None]).round().clamp(0, 15).to(torch.int32)
+        self._packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.reshape(rows, columns), 1)
+        middle = low + 8 * scale  # the kernel computes (code - 8) * scale + zero
+        self._scales = torch.stack([scale.T, middle.T], 2).contiguous()
+        self._bias = None if bias is None else bias.float()
+        self._multiply: Callable[..., Tensor] = torch.ops.aten._weight_int4pack_mm_for_cpu.default
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Multiply: float32 [tokens, in] to float32 [tokens, out]."""
+        y = self._multiply(x, self._packed, INT4_GROUP, self._scales)
+        return y if self._bias is None else y.add_(self._bias)
+
+
+def pack(weight: Tensor, bias: Tensor | None, number_format: Format, device: torch.device) -> Product:
+    """Pack a weight [out, in] with its bias [out] or None.
+
+    Raises:
+        BackendError: the shape has no such form.
+    """
+    match number_format:
+        case "float32" | "bfloat16":
+            dtype = torch.float32 if number_format == "float32" else torch.bfloat16
+            return Plain(weight.to(device), None if bias is None else bias.to(device), dtype)
+        case "float16":
+            return Half(weight, bias)
+        case "int8":
+            return Int8(weight, bias)
+        case "int4":
+            return Int4(weight, bias)
+
+
+def choose(precision: str, stored: torch.dtype | None, device: torch.device) -> Format:
+    """Return the number format for a setting.
+
+    ``auto`` loses nothing that the checkpoint holds: float32 for one of float32; for others bfloat16 where it is
+    multiplied in hardware, else float16 where FBGEMM is, else float32.
+
+    Args:
+        stored: the checkpoint's own type; None where it does not say.
+
+    Raises:
+        BackendError: this device or build of torch has no kernels for the format.
+    """
+    has_fbgemm = device.type == "cpu" and "fbgemm" in torch.backends.quantized.supported_engines
+    if precision == "auto":
+        able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        if stored not in (torch.bfloat16, torch.float16):
+            return "float32"
+        if device.type != "cpu" or any(able.get(name) for name in FAST_BFLOAT16):
+            return "bfloat16"
+        return "float16" if has_fbgemm else "float32"
+    for number_format in FORMATS:
+        if number_format == precision:
+            break
+    else:
+        raise AssertionError(precision)
+    if (number_format in ("float16", "int8") and not has_fbgemm) or (number_format == "int4" and device.type != "cpu"):
+        raise BackendError(
+            f"there are no {precision} kernels here",
+            where="setting torch.precision",
+            found=f"{device.type}, {platform.machine()}, torch {torch.__version__}",
+            expected='"auto", "float32" or "bfloat16"',
+            hint='set torch.precision to "auto"',
+        )
+    return number_format
+
+
+__all__ = ["FORMATS", "Format", "Product", "choose", "pack"]

@@ -1,0 +1,197 @@
+"""Memory for keys and values: slots of a few lengths, in blocks that are made when needed and bounded in bytes.
+
+A row owns one slot from its admission to its end. What a freed slot holds stays until the slot is given away
+again, so that a later row with the same beginning need not compute it anew.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .shape import Shape
+
+_SLOTS = 8
+"""The most slots in a block."""
+_SHORTEST = 64
+
+
+class Block:
+    """Slots of one length that lie side by side.
+
+    Attributes:
+        keys: float32 [layers, slots, kv_heads, length, head], a view of what both kinds are stored in.
+        values: the like.
+        stored: float32 [layers, slots * length, 2 * kv_heads * head]; a token's keys, then its values.
+        taps: float32 [slots * length, hidden]: the residual stream before the first layer that any adapter touches.
+    """
+
+    def __init__(self, shape: Shape, count: int, length: int, device: torch.device) -> None:
+        self.length = length
+        # Zeros: what a mask hides is multiplied all the same, and must be a number.
+        kv = torch.zeros((shape.layers, count, length, 2, shape.kv_heads, shape.head), device=device)
+        self.keys = kv[:, :, :, 0].transpose(2, 3)
+        self.values = kv[:, :, :, 1].transpose(2, 3)
+        self.stored = kv.view(shape.layers, count * length, -1)
+        self.taps = torch.zeros((count * length, shape.hidden), device=device)
+        self.slots = [Slot(self, index) for index in range(count)]
+
+    @property
+    def idle(self) -> bool:
+        """True if no slot is in use."""
+        return not any(slot.busy for slot in self.slots)
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """Room for one row.
+
+    Attributes:
+        adapter: under which its keys and values were computed, by name; None for the base.
+        whole: of how many tokens, from the first, it holds keys and values in every layer.
+        lower: of how many in the layers below every adapter, with their taps; at least ``whole``.
+        freed: a count that grows with every freeing, to find the slot that has been free longest.
+        tokens: their ids, int64 [length]; what stands after ``lower`` means nothing.
+    """
+
+    block: Block
+    index: int
+    busy: bool = False
+    adapter: str | None = None
+    whole: int = 0
+    lower: int = 0
+    freed: int = 0
+    tokens: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """A place for as many ids as for keys."""
+        self.tokens = np.empty(self.block.length, dtype=np.int64)
+
+    @property
+    def start(self) -> int:
+        """Where the slot starts in the block's flat stores."""
+        return self.index * self.block.length
+
+    def forget(self) -> None:
+        """Hold nothing that others may use."""
+        self.whole = self.lower = 0
+
+    def wipe(self) -> None:
+        """Hold nothing that is no number, after a failure."""
+        self.forget()
+        self.block.stored[:, self.start : self.start + self.block.length] = 0
+
+    def hold(self, ids: NDArray[np.int64], adapter: str | None, whole: int, lower: int) -> None:
+        """Say what was put here: the beginning of ``ids``, int64 [any]."""
+        self.tokens[:lower] = ids[:lower]
+        self.adapter, self.whole, self.lower = adapter, whole, lower
+
+    def extend(self, ids: Sequence[int], start: int) -> None:
+        """Say that these ids were computed in every layer, from position ``start`` on.
+
+        Where what comes before was forgotten, they are forgotten with it.
+        """
+        stop = start + len(ids)
+        self.tokens[start:stop] = ids
+        if self.lower >= start:
+            self.lower = max(self.lower, stop)
+        if self.whole >= start:
+            self.whole = stop
+
+    def copy(self, other: Slot, tokens: int, layers: int | None = None) -> None:
+        """Copy keys, values and taps of another slot's first tokens, in all layers or the lowest few."""
+        here, there = slice(self.start, self.start + tokens), slice(other.start, other.start + tokens)
+        self.block.stored[:layers, here] = other.block.stored[:layers, there]
+        self.block.taps[here] = other.block.taps[there]
+
+
+class Slots:
+    """All blocks of one model.
+
+    Args:
+        budget: bytes that all blocks together may take; one row alone may exceed it.
+    """
+
+    def __init__(self, shape: Shape, budget: int, device: torch.device) -> None:
+        self._shape = shape
+        self._budget = budget
+        self._device = device
+        self._blocks: list[Block] = []
+        self._clock = itertools.count(1)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Of keys, values and tap."""
+        return 4 * (2 * self._shape.layers * self._shape.kv_heads * self._shape.head + self._shape.hidden)
+
+    @property
+    def reserved(self) -> int:
+        """Bytes in blocks. The operating system gives them as they are first written."""
+        return sum(len(b.slots) * b.length for b in self._blocks) * self.bytes_per_token
+
+    def __iter__(self) -> Iterator[Slot]:
+        """Every slot, in use or not."""
+        return itertools.chain.from_iterable(block.slots for block in self._blocks)
+
+    def take(self, tokens: int, prefer: Slot | None = None) -> Slot | None:
+        """Give a slot for a row of at most this many tokens, or None while there is no room for it.
+
+        Args:
+            tokens: prompt and longest answer.
+            prefer: a free slot to take if it is long enough, for what it holds already.
+        """
+        length = _rounded(tokens)
+        if prefer is not None and not prefer.busy and prefer.block.length >= length:
+            slot: Slot | None = prefer
+        else:
+            slot = self._longest_free(length) or self._made(length)
+        if slot is not None:
+            slot.busy = True
+        return slot
+
+    def free(self, slot: Slot) -> None:
+        """Take a slot back; what it holds stays readable."""
+        slot.busy = False
+        slot.freed = next(self._clock)
+
+    def _longest_free(self, length: int) -> Slot | None:
+        fitting = [s for s in self if not s.busy and s.block.length == length]
+        return min(fitting, key=lambda s: s.freed) if fitting else None
+
+    def _made(self, length: int) -> Slot | None:
+        size = length * self.bytes_per_token
+        count = max(1, min(_SLOTS, self._budget // 4 // size))
+        while self.reserved + count * size > self._budget:
+            idle = [b for b in self._blocks if b.idle]
+            if idle:
+                self._blocks.remove(min(idle, key=lambda b: max(s.freed for s in b.slots)))
+            elif count > 1:
+                count = 1
+            elif self._blocks:
+                return self._longer(length)
+            else:
+                break  # alone, a row gets what it needs
+        block = Block(self._shape, count, length, self._device)
+        self._blocks.append(block)
+        return block.slots[0]
+
+    def _longer(self, length: int) -> Slot | None:
+        """A free slot that is longer than needed, when no other can be made."""
+        fitting = [s for s in self if not s.busy and s.block.length > length]
+        return min(fitting, key=lambda s: (s.block.length, s.freed)) if fitting else None
+
+
+def _rounded(tokens: int) -> int:
+    """The least of 64, 96, 128, 192, 256, 384, … that is not below ``tokens``."""
+    length = _SHORTEST
+    while length < tokens:
+        length = length * 3 // 2 if length & (length - 1) == 0 else length // 3 * 4
+    return length
+
+
+__all__ = ["Block", "Slot", "Slots"]
