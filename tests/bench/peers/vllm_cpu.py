@@ -1,6 +1,7 @@
-"""vLLM on the CPU, engine and scheduler in this process: one base with many adapters, its prefix cache on.
+"""vLLM on the CPU, engine and scheduler in one process, its prefix cache on.
 
-Arms: ``adapter-bf16``, ``adapter-fp32``.
+Arms: ``adapter-PRECISION`` (one base with every adapter) and ``merged-PRECISION`` (a process for each stage: vLLM holds
+one model in a process), with bf16, fp16 or fp32.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from tests.bench.peers.protocol import Answer, Engine, Job, Request, Tell, main
+from tests.bench.peers.relay import Relay
 
 CONTEXT = 1024
 SEQS = 64
@@ -86,6 +88,12 @@ class Vllm(Engine):
         return {"prefix cache": True, "block": BLOCK, "seqs": SEQS, "context": CONTEXT}
 
 
+class Merged(Relay):
+    """Three of them."""
+
+    module = "tests.bench.peers.vllm_cpu"
+
+
 def _rank(adapter: Any) -> int:
     from tests.bench.peers import weights
 
@@ -93,4 +101,4 @@ def _rank(adapter: Any) -> int:
 
 
 if __name__ == "__main__":
-    main(lambda job: Vllm, "tests.bench.peers.vllm_cpu")
+    main(lambda job: Merged if job.way == "merged" else Vllm, "tests.bench.peers.vllm_cpu")
