@@ -62,6 +62,7 @@ class Passage:
         value: a valid input instance.
         timeout: seconds, or None.
         listener: gets every event, text as it is written among them.
+        group: whose work it is, of those that share the backend alike; empty for work of its own.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Passage:
         seed: int,
         timeout: float | None,
         listener: Listener | None = None,
+        group: str = "",
     ) -> None:
         id = new_run_id()
         given = Message(INPUT, value, node_id=node_id(id, INPUT), content_id=content_id(value), started=time.time())
@@ -80,6 +82,7 @@ class Passage:
         self._prepared = prepared
         self._timeout = timeout
         self._listener = listener
+        self._group = group
         self._began = time.monotonic()
 
     async def go(self) -> Run[Any]:
@@ -100,6 +103,7 @@ class Passage:
             self._emit,
             deadline,
             rooms.recorder is not None,
+            self._group,
         )
         rooms.load.in_flight += 1
         try:

@@ -42,7 +42,10 @@ class Prepared:
 
 @dataclass
 class Walk:
-    """One passage of one input through a prepared stack."""
+    """One passage of one input through a prepared stack.
+
+    ``group`` names whose work this is, of those that share a backend alike.
+    """
 
     prepared: Prepared
     run: Run[Any]
@@ -52,6 +55,7 @@ class Walk:
     emit: Emit
     deadline: float | None = None
     traced: bool = True
+    group: str = ""
 
     async def go(self) -> Message[Any]:
         """Run every step and bind the output.
@@ -204,6 +208,7 @@ class Walk:
                 sampling=Sampling(stage.decoding.temperature, stage.decoding.top_p, stage.decoding.top_k),
                 seed=seed,
                 deadline=self.deadline,
+                group=self.group or self.run.id,
                 on_overflow=stage.decoding.on_overflow,
             )
             began = time.perf_counter()

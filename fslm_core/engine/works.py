@@ -139,12 +139,14 @@ class Works:
         *,
         waits: bool,
         listener: Listener | None = None,
+        group: str = "",
     ) -> Run[Any]:
         """One run.
 
         Args:
             waits: wait for a place where the engine is full, rather than be refused.
             listener: gets the run's events.
+            group: whose work it is, of those that share the backend alike; empty for work of its own.
 
         Raises:
             InputError, CheckError, EngineBusy, RunFailed: see :meth:`Engine.run`.
@@ -159,7 +161,7 @@ class Works:
         if not waits and self._slots.locked():
             raise self._refused(found)
         async with self._slots:
-            return await Passage(self.rooms, prepared, checked, seed, timeout, listener).go()
+            return await Passage(self.rooms, prepared, checked, seed, timeout, listener, group).go()
 
     def _refused(self, stack: Stack[Any, Any]) -> EngineBusy:
         self.rooms.observers.tell(RunRefused(new_run_id(), stack.name, time.time(), self.rooms.load.in_flight))
@@ -182,10 +184,11 @@ class Works:
                 hint="leave it out, or pass how many inputs shall run at once",
             )
         await self.prepare(stack)
+        group = new_run_id()
 
         async def one(index: int, value: Any) -> Outcome[Any]:
             try:
-                return Outcome(index, await self.run(stack, value, seed, timeout, waits=True))
+                return Outcome(index, await self.run(stack, value, seed, timeout, waits=True, group=group))
             except RunFailed as failed:
                 return Outcome(index, failed.run, failed.error)
             except FslmError as error:
