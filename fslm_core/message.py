@@ -37,10 +37,18 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a message cost. Tokens and forwards are counted, never estimated; times are seconds.
+    """What a message cost. Tokens and forwards are counted, never estimated; times are seconds, measured.
 
     ``cached`` prompt tokens were not computed again; ``forced`` output tokens were dictated by the grammar.
     Usages add up: ``a + b``.
+
+    Attributes:
+        queued: from the request to its place in a batch: tokenising, and waiting.
+        prefill: reading the prompt, up to the first token.
+        decode: writing.
+        seconds: all of it, the four other times included.
+        render: narrowing the schema to the input, and rendering the prompt; once a step, in its first attempt.
+        validate: parsing what was written, and the checks of model and plugins.
     """
 
     prompt: int = 0
@@ -52,6 +60,8 @@ class Usage:
     prefill: float = 0.0
     decode: float = 0.0
     seconds: float = 0.0
+    render: float = 0.0
+    validate: float = 0.0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, n) + getattr(other, n) for n in self.__slots__))

@@ -107,7 +107,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds: waiting for a place in a batch, reading the prompt (to the first token), writing."""
+    """Seconds: tokenising and waiting for a place in a batch, reading the prompt (to the first token), writing."""
 
     queued: float = 0.0
     prefill: float = 0.0

@@ -180,9 +180,12 @@ class Walk:
         where = self._where(step.name)
         scored = await self.tools.call(stage, value, where)
         raw = canonical(scored.output)
-        attempt = Attempt(0, None, raw, usage=Usage(seconds=time.perf_counter() - began))
-        if problems := self.host.check_message(stage, scored.output):
-            attempt = replace(attempt, problems=tuple(problems))
+        judged = time.perf_counter()
+        problems = self.host.check_message(stage, scored.output)
+        ended = time.perf_counter()
+        usage = Usage(seconds=ended - began, validate=ended - judged)
+        attempt = Attempt(0, None, raw, tuple(problems), usage)
+        if problems:
             await self._failed(step, attempt)
             raise StageFailedError(
                 "the message was refused", where=where, problems=problems, attempts=[attempt], hint=self._look()
@@ -194,8 +197,10 @@ class Walk:
 
     async def _slm(self, step: Step, value: BaseModel) -> Message[Any]:
         stage = step.stage
+        began = time.perf_counter()
         schema = stage.narrowed(value)
         prompt = stage.render(value)
+        rendered = time.perf_counter() - began
         attempts: list[Attempt] = []
         for index in range(stage.decoding.attempts):
             seed = derive_seed(self.run.seed, step.name, 0, index)
@@ -211,11 +216,14 @@ class Walk:
                 group=self.group or self.run.id,
                 on_overflow=stage.decoding.on_overflow,
             )
-            began = time.perf_counter()
             generation = await self._generate(step, request)
+            judged = time.perf_counter()
             content, attempt = self._judge(stage, schema, generation, index)
-            attempt = replace(attempt, prompt=prompt, usage=replace(attempt.usage, seconds=time.perf_counter() - began))
+            ended = time.perf_counter()
+            times = replace(attempt.usage, render=rendered, validate=ended - judged, seconds=ended - began)
+            attempt = replace(attempt, prompt=prompt, usage=times)
             attempts.append(attempt)
+            began, rendered = ended, 0.0
             if content is not None:
                 sampled = str(seed) if stage.decoding.temperature > 0 else None
                 key = digest(

@@ -92,8 +92,9 @@ class TorchBackend:
             )
         mailbox = Mailbox()
         task = Task(mailbox, deadline=request.deadline, priority=request.priority, group=request.group or request.id)
+        asked = time.monotonic()
         try:
-            await self._within(request.deadline, self._prepare(self._fill, request, task))
+            await self._within(request.deadline, self._prepare(self._fill, request, task, asked))
             self._running().submit(task)
             left = request.n
             while left:
@@ -194,12 +195,12 @@ class TorchBackend:
             on_overflow=request.on_overflow,
         )
 
-    def _fill(self, request: Request, task: Task) -> None:
-        """Give the task its model and rows."""
+    def _fill(self, request: Request, task: Task, asked: float) -> None:
+        """Give the task its model and rows; ``asked`` is when the request came, :func:`time.monotonic` seconds."""
         task.ref = self._resolved(request.model)
         vocabulary = self._vocabulary(task.ref)
         prompt = self._encode(request, vocabulary, request.max_tokens)
-        task.rows = [_row(request, index, prompt, vocabulary, task) for index in range(request.n)]
+        task.rows = [_row(request, index, prompt, vocabulary, task, asked) for index in range(request.n)]
 
     def _encode_all(self, request: Request, continuations: Sequence[str]) -> tuple[ModelRef, Ids, list[Ids]]:
         ref = self._resolved(request.model)
@@ -214,7 +215,7 @@ def _import_torch() -> None:
         import_module(f"{__package__}.worker")
 
 
-def _row(request: Request, index: int, prompt: Encoded, vocabulary: Vocabulary, task: Task) -> Row:
+def _row(request: Request, index: int, prompt: Encoded, vocabulary: Vocabulary, task: Task, asked: float) -> Row:
     from .row import Row
 
     mailbox: Mailbox = task.mailbox
@@ -229,7 +230,7 @@ def _row(request: Request, index: int, prompt: Encoded, vocabulary: Vocabulary, 
         writer=vocabulary.writer(),
         emit=lambda text: mailbox.put(Chunk(text, index)),
         stopped=task.stopped,
-        submitted=time.monotonic(),
+        submitted=asked,
     )
 
 
