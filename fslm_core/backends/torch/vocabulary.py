@@ -114,6 +114,7 @@ class Grammar:
         self._matcher = matcher
         self._size = size
         self._ends = frozenset(ends)
+        self._mask: NDArray[np.bool_] | None = None
 
     def advance(self, limit: int) -> list[int]:
         """Take every token that is dictated from here on, at most ``limit``, and return them."""
@@ -137,8 +138,14 @@ class Grammar:
         Raises:
             BackendError: the grammar does not allow them, or gave up.
         """
+        self._mask = None
         if not self._matcher.consume_tokens(tokens):
             raise self._broke_off()
+
+    def valid(self, tokens: list[int]) -> int:
+        """Count how many of these tokens the grammar allows one after another from here on, ends excepted."""
+        stop = next((i for i, token in enumerate(tokens) if token in self._ends), len(tokens))
+        return int(self._matcher.validate_tokens(tokens[:stop])) if stop else 0
 
     def _broke_off(self) -> BackendError:
         return BackendError(
@@ -154,6 +161,11 @@ class Grammar:
 
     def allowed(self) -> NDArray[np.bool_]:
         """Return which tokens may follow, ends included: bools of shape [vocabulary]."""
+        if self._mask is None:
+            self._mask = self._computed()
+        return self._mask
+
+    def _computed(self) -> NDArray[np.bool_]:
         if self._matcher.is_error():
             raise self._broke_off()
         packed = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)

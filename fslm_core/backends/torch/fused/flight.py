@@ -15,7 +15,8 @@ from ..encoding import Ids
 from ..generic import OnForward
 from ..row import Row
 from . import weights
-from .decide import decide
+from .decide import Chance, decide
+from .drafts import Lookup
 from .forward import Model, Segment
 from .lora import Tuned
 from .prefixes import Prefixes
@@ -26,6 +27,8 @@ TOKENS = 256
 """The most tokens in a forward once every row that decodes has its own: bounds the wait for a cancellation."""
 _DECODING = 16
 """A row with at most this many tokens to feed goes into every forward."""
+DRAFTED = 8
+"""Rows may guess ahead as long as a forward has no more tokens than this: so few cost little more than one."""
 _GAIN = 8
 """So many tokens are worth copying or keeping."""
 _WAIT = 32
@@ -43,6 +46,8 @@ class _Seat:
     ids: NDArray[np.int64]
     slot: Slot | None = None
     source: _Seat | None = None
+    prompt: Lookup | None = None
+    """The row's own prompt, from its first draft on."""
 
     @property
     def name(self) -> str | None:
@@ -89,6 +94,7 @@ class Flight:
         self._slots = Slots(self._model.weights.shape, budget - share, device)
         self._prefixes = Prefixes(share)
         self._seats: list[_Seat] = []
+        self._written: dict[str | None, Lookup] = {}
 
     @property
     def model(self) -> Model:
@@ -128,9 +134,14 @@ class Flight:
         if self._on_forward:
             self._on_forward(len(fed), sum(len(segment.ids) for _, segment in fed))
         hidden = self._model.forward([segment for _, segment in fed])
-        for seat, segment in fed:
-            self._fed(seat, segment)
-        decide(self._model.weights, hidden, [seat.row for seat, segment in fed if segment.wanted])
+        parts = hidden.split([segment.wanted for _, segment in fed])
+        chances = [
+            Chance(seat.row, part, segment.ids[len(segment.ids) - segment.wanted + 1 :])
+            for (seat, segment), part in zip(fed, parts, strict=True)
+        ]
+        decide(self._model.weights, [chance for chance in chances if len(chance.hidden)])
+        for (seat, segment), chance in zip(fed, chances, strict=True):
+            self._fed(seat, segment, wrong=len(chance.draft) - chance.right)
 
     def drop(self) -> list[Row]:
         """Take out the rows that are finished, failed or no longer wanted, and return them."""
@@ -164,6 +175,8 @@ class Flight:
     def _remove(self, gone: Sequence[_Seat]) -> list[Row]:
         for seat in gone:
             self._seats.remove(seat)
+            if seat.row.finished is not None:
+                self._written.setdefault(seat.name, Lookup()).add(seat.row.tokens)
             if seat.slot is not None:
                 if seat.row.error is not None:
                     seat.slot.wipe()
@@ -252,23 +265,41 @@ class Flight:
                     break
                 chosen.append((seat, min(count, max(left, 1))))
                 left -= count
-        return [(seat, self._segment(seat, count)) for seat, count in chosen if count]
+        room = DRAFTED - sum(count for _, count in chosen)
+        share = max(0, room) // max(1, len(chosen))
+        return [(seat, self._segment(seat, count, share)) for seat, count in chosen if count]
 
-    @staticmethod
-    def _segment(seat: _Seat, count: int) -> Segment:
+    def _segment(self, seat: _Seat, count: int, share: int) -> Segment:
+        """The next ``count`` tokens of a row and, where it may choose after them, a draft of at most ``share``."""
         row, slot = seat.row, seat.slot
         assert slot is not None
         ids, row.pending = row.pending[:count], row.pending[count:]
+        draft = [] if row.pending or row.seen < len(row.prompt.ids) else self._draft(seat, share)
         lower = min(max(row.seen, slot.lower), row.seen + count)
-        return Segment(slot, ids, row.seen, lower, seat.adapter, wanted=0 if row.pending else 1)
+        return Segment(slot, [*ids, *draft], row.seen, lower, seat.adapter, wanted=0 if row.pending else 1 + len(draft))
 
-    def _fed(self, seat: _Seat, segment: Segment) -> None:
+    def _draft(self, seat: _Seat, most: int) -> list[int]:
+        """What the row is likely to write next, as far as its grammar allows."""
+        row = seat.row
+        most = min(most, row.max_tokens - len(row.tokens))
+        if most <= 0:
+            return []
+        if seat.prompt is None:
+            seat.prompt = Lookup(row.prompt.ids)
+        copied, length = seat.prompt.after(row.tokens, most)
+        written, longer = self._written[seat.name].after(row.tokens, most) if seat.name in self._written else ([], 0)
+        draft = written if longer > length else copied
+        return draft if row.grammar is None else draft[: row.grammar.valid(draft)]
+
+    def _fed(self, seat: _Seat, segment: Segment, wrong: int) -> None:
+        """Note what a forward left in the slot; what followed a wrong guess is worth nothing."""
         row, slot = seat.row, segment.slot
-        row.seen = segment.stop
+        ids = segment.ids[: len(segment.ids) - wrong]
+        row.seen = segment.start + len(ids)
         row.forwards += 1
-        slot.extend(segment.ids, segment.start)
+        slot.extend(ids, segment.start)
         static = row.prompt.static
-        if segment.start < static <= segment.stop and static >= _GAIN:
+        if segment.start < static <= row.seen and static >= _GAIN:
             self._prefixes.put(slot, static)
 
 
