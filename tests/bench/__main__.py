@@ -1,11 +1,37 @@
-"""``python -m tests.bench``."""
+"""``python -m tests.bench``: compare engines, or one of the other programs (``agree``, ``soak``, ``memory``)."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from importlib import import_module
+
+PROGRAMS = {"agree": "agree", "soak": "soak", "memory": "memory"}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the program that the first argument names, else the comparison. The exit code is 0 where all is well."""
+    name = arguments[0] if arguments else ""
+    if name == "worker":
+        from .worker import main as work
+
+        work(arguments[1])
+        return 0
+    if name == "rates":
+        from .machine import measure_here
+
+        measure_here([int(core) for core in arguments[1].split(",")])
+        return 0
+    module = PROGRAMS.get(name, "compare")
+    program: Callable[[list[str]], int] = import_module(f".{module}", __package__).main
+    from .problems import BenchError
+
+    try:
+        return program(arguments[1:] if name in PROGRAMS else arguments)
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["worker"]:
-        from .worker import main as worker
-
-        worker(sys.argv[2])
+    sys.exit(main(sys.argv[1:]))

@@ -143,7 +143,7 @@ class PeerBackend:
         adapters = {ref.stage: str(ref.adapter) for ref in models}
         stages = [{**stage, "adapter": adapters[stage["name"]]} for stage in self._job["stages"]]
         job = {**self._job, "base": str(models[0].path), "stages": stages}
-        file = Path(job["work_dir"]) / "job.json"
+        file = Path(job["work_dir"]) / f"job-{job['arm']}.json"
         file.write_text(json.dumps(job), encoding="utf-8")
         return file
 

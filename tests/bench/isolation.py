@@ -6,9 +6,10 @@ to two adapters in turn, and every answer is compared with what the same adapter
     reset:  A → a0,  B → b1,  A → a1          a1 and a2 must equal a0
     reset:  B → b0,  A → a2,  B → b2          b1 and b2 must equal b0
 
-for every stage A and its successor B in the stack's order, with A's own prompts. It is done under A's own grammar, where
-A's trained answers have wide margins, and under a grammar of free text, for which no adapter was trained: there a leak
-shows in nearly every text, while rounding may change one now and then. B's answers to A's prompts count as free text.
+for every stage A and its successor B in the stack's order, with A's own prompts. It is done under A's own grammar,
+where A's trained answers have wide margins, and under a grammar of free text, for which no adapter was trained: there a
+leak shows in nearly every text, while rounding may change one now and then. B's answers to A's prompts count as free
+text.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class Isolation:
     def verdict(self) -> str:
         """``held``, ``fails``, or ``unknown`` where nothing could be compared.
 
-        >>> Isolation((9, 9), (0, 1), 3).verdict, Isolation((9, 9), (2, 1), 3).verdict, Isolation((0, 0), (0, 0), 0).verdict
-        ('held', 'fails', 'unknown')
+        >>> [Isolation((9, 9), differing, sensitive=3).verdict for differing in ((0, 1), (2, 1))]
+        ['held', 'fails']
         """
         if not self.compared[0] or not self.sensitive:
             return "unknown"

@@ -79,8 +79,9 @@ async def closed_loop(call: Call, inputs: Sequence[Any], concurrency: int, patie
         nonlocal failed
         for value in waiting:
             asked = time.perf_counter()
-            failed += not await call(value)
+            valid = await call(value)  # in a line of its own: `+=` would have read the sum before it waited
             latencies.append(time.perf_counter() - asked)
+            failed += not valid
             answered.set()
 
     async def all_clients() -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -92,10 +93,8 @@ class Pilot:
             return
         self._move()
         started = family(self._process.pid)
-        try:
+        with suppress(subprocess.TimeoutExpired, OSError):
             self._process.communicate('{"op": "close"}\n', timeout=30)
-        except (subprocess.TimeoutExpired, OSError):
-            pass
         for process in started:
             if process.is_running():
                 process.kill()

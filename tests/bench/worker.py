@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import sys
 import time
@@ -101,11 +102,14 @@ class Worker:
             await self._engine.aclose()
         return {}
 
-    async def ask(self, inputs: Sequence[Any], concurrency: int, record: bool = False) -> dict[str, Any]:
+    async def ask(
+        self, inputs: Sequence[Any], concurrency: int, patience: float = math.inf, record: bool = False
+    ) -> dict[str, Any]:
         """Run the inputs and say what came of each; with ``record`` also every generation, token by token.
 
         Returns:
-            ``outputs`` (plain data, None where a run failed), ``texts`` (by step), ``problems``, ``messages``.
+            ``rows`` (those answered before patience ended), and for each of all rows ``outputs`` (plain data, None
+            where a run failed) and ``texts`` (by step); ``problems``, ``messages``, ``seconds``.
         """
         found: dict[int, Run[Any]] = {}
 
@@ -116,14 +120,14 @@ class Worker:
 
         assert self._recorder is not None
         self._recorder.kept = [] if record else None
-        timing = await closed_loop(one, list(enumerate(inputs)), concurrency)
-        runs = [found[index] for index in range(len(inputs))]
+        timing = await closed_loop(one, list(enumerate(inputs)), concurrency, patience)
         kept, self._recorder.kept = self._recorder.kept or [], None
         return {
-            "outputs": [plain_data(run.result.content) if run.result else None for run in runs],
-            "texts": [_texts(run) for run in runs],
-            "problems": [str(run.error) for run in runs if run.error is not None][:5],
-            "messages": self._told(kept, runs) if record else [],
+            "rows": sorted(found),
+            "outputs": [_output(found.get(index)) for index in range(len(inputs))],
+            "texts": [_texts(found[index]) if index in found else {} for index in range(len(inputs))],
+            "problems": [str(run.error) for run in found.values() if run.error is not None][:5],
+            "messages": self._told(kept, found) if record else [],
             "seconds": timing.seconds,
         }
 
@@ -152,6 +156,17 @@ class Worker:
             requests[request.model.stage].append(request)
         found = await isolation.check(self._text, self._reset, requests)
         return {**asdict(found), "verdict": found.verdict}
+
+    async def margins(self, cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Nats between two tokens after a prompt and the beginning of an answer, by the generic executor in float32."""
+        return {"margins": await asyncio.to_thread(_margins, self._stack, cases)}
+
+    async def also(self, workload: str, inputs: Sequence[Any]) -> dict[str, Any]:
+        """Run inputs through the stack of another workload in the same engine, which loads what it lacks."""
+        assert self._engine is not None
+        for value in inputs:
+            await self._engine.arun(WORKLOADS[workload].stack(), value)
+        return {}
 
     async def memory(self) -> dict[str, Any]:
         """Peak and present resident memory of whoever holds the model, MiB."""
@@ -182,9 +197,9 @@ class Worker:
             await self.close()
             await self._open()
 
-    def _told(self, kept: Sequence[tuple[Request, Generation]], runs: Sequence[Run[Any]]) -> list[dict[str, Any]]:
+    def _told(self, kept: Sequence[tuple[Request, Generation]], runs: Mapping[int, Run[Any]]) -> list[dict[str, Any]]:
         """Every generation with its row, step and prompt; requests name their run first."""
-        rows = {run.id: index for index, run in enumerate(runs)}
+        rows = {run.id: index for index, run in runs.items()}
         encoder = Encoder(_checkpoint(kept))
         found = []
         for request, made in kept:
@@ -254,6 +269,26 @@ def torch_settings(asked: Mapping[str, Any], threads: int) -> Any:
         raise BenchError(f"not offered: {error.errors()[0]['msg']}") from None
 
 
+def _margins(stack: Stack[Any, Any], cases: Sequence[Mapping[str, Any]]) -> list[float]:
+    import torch
+
+    from fslm_core.backends.protocol import ModelRef
+    from fslm_core.backends.torch.generic import likelihood
+    from fslm_core.backends.torch.models import Resident
+
+    slms = {step.stage.name: step.stage.model for step in stack.steps if step.stage.model}
+    path = _base()
+    resident = Resident(path, torch.device("cpu"), "float32")
+    margins = []
+    for case in cases:
+        slm = slms[case["stage"]]
+        resident.use(ModelRef(slm.base, path, slm.adapter))
+        prompt = (*case["ids"], *case["before"])
+        first, second = (likelihood(resident, prompt, (token,)) for token in case["tokens"])
+        margins.append(abs(first - second))
+    return margins
+
+
 def _base() -> Path:
     from fslm_core import settings
     from fslm_core.checkpoints import resolve
@@ -263,6 +298,10 @@ def _base() -> Path:
 
 def _checkpoint(kept: Sequence[tuple[Request, Generation]]) -> Path:
     return next((request.model.path for request, _ in kept if request.model.path is not None), None) or _base()
+
+
+def _output(run: Run[Any] | None) -> dict[str, Any] | None:
+    return plain_data(run.result.content) if run is not None and run.result is not None else None
 
 
 def _texts(run: Run[Any]) -> dict[str, str]:

@@ -51,7 +51,7 @@ class Rows:
         """
         if sum(sizes) > len(self.timing):
             raise BenchError(
-                f"{sum(sizes)} unique texts are wanted and {len(self.timing)} are there: ask for fewer --rows or --rounds"
+                f"{sum(sizes)} unique texts are wanted, {len(self.timing)} are there: ask for fewer --rows or --rounds"
             )
         found, start = [], 0
         for size in sizes:
@@ -178,7 +178,7 @@ def bitext(data: Path) -> tuple[list[Row], list[Row]]:
 
 
 def call_notes(data: Path) -> tuple[list[Row], list[Row]]:
-    """The dialogues of sgd with the notes that their annotation amounts to, as the plugin's own program prepares them."""
+    """The dialogues of sgd with the notes that their annotation amounts to, as the plugin's program prepares them."""
     program = ROOT / "plugins/fslm-notes/train/prepare.py"
     _lines(data, "sgd", "dev.jsonl")
     with tempfile.TemporaryDirectory() as out:
