@@ -24,7 +24,8 @@ from dataclasses import asdict
 from typing import Any
 
 from fslm_core import Engine
-from ..campaigns.load import Load, Sample, courses
+from tests.campaigns.load import Load, Sample, courses
+
 from .compare import cores_of, data_of, shared_options, torch_of
 from .engines import chosen
 from .worker import Job, make_backend
