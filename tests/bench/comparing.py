@@ -356,14 +356,16 @@ def record(
     """One engine at one concurrency, as it is written to the JSON file. Seconds, MiB, shares from 0 to 1.
 
     ``prompt_tokens_computed``, ``prompt_tokens_cached`` and ``forced`` are of a whole stack; ``limit_s`` is the least
-    time of a stack in the engine's own precision class, ``share_of_limit`` how much of that speed was reached, and
-    ``share_of_best_limit`` the same beside the best class.
+    time of a stack in the engine's own precision class, ``share_of_limit`` how much of that speed was reached,
+    ``share_of_best_limit`` the same beside the best class, and ``share_of_limit_drafted`` beside perfect drafts.
     """
     figure = figures([timing for timing, _ in timings])
     stacks = sum(len(timing.latencies) for timing, _ in timings)
     usage = {key: sum(told["usage"][key] for _, told in timings) for key in timings[0][1]["usage"]}
     messages = sum(told["messages"] for _, told in timings)
-    least, best = (work.seconds(rates, each, clients) for each in (entrant.spec.precision, "auto"))
+    precision = entrant.spec.precision
+    least, best = work.seconds(rates, precision, clients), work.seconds(rates, "auto", clients)
+    drafted = work.seconds(rates, precision, clients, drafted=True)
     taken = figure.p50_s if clients == 1 else 1 / figure.stacks_per_s
     quality = entrant.quality
     assert quality is not None
@@ -399,6 +401,8 @@ def record(
         "limit_s": least,
         "share_of_limit": least / taken,
         "share_of_best_limit": best / taken,
+        "limit_drafted_s": drafted,
+        "share_of_limit_drafted": drafted / taken,
         "settings": entrant.loaded["settings"],
     }
 

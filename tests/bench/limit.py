@@ -20,7 +20,8 @@ decisions and the attended places ``a`` (pairs of a new token and one at or befo
 
 Weights are read once in a round, for all that takes part in it; with C stacks in flight, C share them. This is the
 roofline of Williams, Waterman and Patterson (CACM 52(4), 2009), round by round. Overheads are no part of it.
-Drafting several tokens in one forward would need fewer rounds than this: an engine that does may pass 100 % alone.
+Drafting several tokens in one forward needs fewer rounds than this: an engine that does may pass 100 % alone. So there
+is a second figure, with perfect drafts: one round for each message, however many decisions it has.
 """
 
 from __future__ import annotations
@@ -163,11 +164,12 @@ class Round:
 
 @dataclass(frozen=True)
 class Work:
-    """What the stack needs, a list of rounds for each run of a sample."""
+    """What the stack needs, a list of rounds for each run of a sample; ``drafted`` if every draft were right."""
 
     shape: Shape
     lowest: int
     runs: Sequence[Sequence[Round]] = field(repr=False)
+    drafted: Sequence[Sequence[Round]] = field(repr=False, default=())
 
     def mean(self, name: str) -> float:
         """The mean over the runs of a figure of :class:`Round`; ``rounds`` is their number."""
@@ -186,13 +188,13 @@ class Work:
         s = self.shape
         return weight * (s.layer * s.layers + s.head), float(KV_BYTES * s.kv * s.layers * part.context)
 
-    def seconds(self, rates: Rates, precision: Precision, concurrency: int) -> float:
+    def seconds(self, rates: Rates, precision: Precision, concurrency: int, *, drafted: bool = False) -> float:
         """The least time a stack can take, the mean over the runs; ``auto`` is the best of all classes."""
         if precision == "auto":
-            return min(self.seconds(rates, each, concurrency) for each in WEIGHT_BYTES)
+            return min(self.seconds(rates, each, concurrency, drafted=drafted) for each in WEIGHT_BYTES)
         rate, weight = rates.of(precision), WEIGHT_BYTES[precision]
         total = 0.0
-        for run in self.runs:
+        for run in self.drafted if drafted else self.runs:
             shared, own = zip(*(self.bytes(part, weight) for part in run), strict=True) if run else ((), ())
             arithmetic = [self.operations(part) / rate for part in run]
             if concurrency == 1:
@@ -218,8 +220,10 @@ def work_of(
     rows: dict[int, list[Told]] = defaultdict(list)
     for message in told:
         rows[message.row].append(message)
-    runs = [_rounds(messages, needs, adapters, statics) for messages in rows.values()]
-    return Work(shape, lowest, runs)
+    runs, drafted = (
+        [_rounds(messages, needs, adapters, statics, drafts) for messages in rows.values()] for drafts in (False, True)
+    )
+    return Work(shape, lowest, runs, drafted)
 
 
 def static_prefixes(told: Sequence[Told]) -> dict[str, tuple[int, ...]]:
@@ -250,20 +254,21 @@ def _rounds(
     needs: Mapping[str, frozenset[str]],
     adapters: Mapping[str, Adapted],
     statics: Mapping[str, tuple[int, ...]],
+    drafts: bool,
 ) -> list[Round]:
     ends: dict[str, int] = {}
     rounds: list[Round] = []
     seen: list[tuple[int, ...]] = list(statics.values())
     for message in _ordered(messages, needs):
         start = max((ends.get(before, 0) for before in needs[message.step]), default=0)
-        ends[message.step] = start + len(message.decisions)
+        ends[message.step] = start + min(len(message.decisions), 1 if drafts else len(message.decisions))
         rounds += [Round() for _ in range(ends[message.step] - len(rounds))]
         whole = message.ids + message.tokens
         done = len(statics[message.stage])
         known = max(common(whole, other) for other in seen)
         for index, place in enumerate(message.decisions):
             until = len(message.ids) + place
-            part = rounds[start + index]
+            part = rounds[start if drafts else start + index]
             part.upper += until - done
             part.lower += max(0, until - max(done, known))
             part.adapted += adapters[message.stage].weights * (until - done)

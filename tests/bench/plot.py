@@ -52,13 +52,14 @@ def _panel(axes: Any, workload: str, level: int, records: Sequence[Json]) -> Non
         [max(0.0, value - low * scale) for value, (low, _) in zip(values, spread, strict=True)],
         [max(0.0, high * scale - value) for value, (_, high) in zip(values, spread, strict=True)],
     ]
-    axes.barh(names, values, xerr=whiskers, color=[_colour(r) for r in records], ecolor="#444444", capsize=2)
+    bars = axes.barh(names, values, xerr=whiskers, color=[_colour(r) for r in records], ecolor="#444444", capsize=2)
+    axes.bar_label(bars, [f"{value:.3g}" for value in values], padding=4, fontsize=8)
+    axes.margins(x=0.12)
     limits = [record["limit_s"] * 1000 if level == 1 else 1 / record["limit_s"] for record in records]
     axes.scatter(limits, names, marker="|", s=120, color="black", zorder=3)
     axes.invert_yaxis()
-    axes.set_xscale("log")
     axes.set_title(f"{workload}: " + ("alone, p50 ms (less is better)" if level == 1 else f"{level} at once, stacks/s"))
-    axes.grid(axis="x", which="both", alpha=0.25)
+    axes.grid(axis="x", alpha=0.25)
 
 
 def _colour(record: Json) -> str:

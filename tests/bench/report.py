@@ -137,6 +137,7 @@ def counts(workload: str, records: Sequence[Json]) -> Table:
         ("forced", lambda r: f"{r['forced']:.0f}"),
         ("least ms", lambda r: f"{r['limit_s'] * 1000:.0f}"),
         ("of the best class", lambda r: f"{r['share_of_best_limit']:.0%}"),
+        ("of perfect drafts", lambda r: f"{r['share_of_limit_drafted']:.0%}"),
     ]
     for name, _ in columns:
         table.add_column(name, justify="left" if name in ("engine", "runs") else "right")

@@ -23,7 +23,7 @@ from typing import Any
 from fslm_core import Engine, Run, Stack, Usage
 from fslm_core.backends.protocol import Backend, Generation, Request
 from fslm_core.errors import FslmError, RunFailed, StageFailedError
-from fslm_core.message import Message
+from fslm_core.message import Attempt, Message
 from fslm_core.schema import plain_data
 
 from . import isolation
@@ -137,8 +137,9 @@ class Worker:
 
         async def one(value: Any) -> bool:
             run = await self._run(value)
-            self._usage += run.usage
-            self._messages += sum(isinstance(message, Message) for message in run.messages.values())
+            attempts = _attempts(run)
+            self._usage = sum((attempt.usage for attempt in attempts), self._usage)
+            self._messages += len(attempts)
             return run.result is not None
 
         timing = await closed_loop(one, inputs, concurrency, patience)
@@ -302,6 +303,12 @@ def _checkpoint(kept: Sequence[tuple[Request, Generation]]) -> Path:
 
 def _output(run: Run[Any] | None) -> dict[str, Any] | None:
     return plain_data(run.result.content) if run is not None and run.result is not None else None
+
+
+def _attempts(run: Run[Any]) -> list[Attempt]:
+    """Everything that was written, what was refused included."""
+    failed = run.error.attempts if isinstance(run.error, StageFailedError) else ()
+    return [*(a for m in run.messages.values() if isinstance(m, Message) for a in m.attempts), *failed]
 
 
 def _texts(run: Run[Any]) -> dict[str, str]:

@@ -43,6 +43,16 @@ def test_steps_that_need_nothing_of_each_other_share_their_rounds() -> None:
     assert [part.decisions for part in work.runs[0]] == [1, 2, 1]
 
 
+def test_with_perfect_drafts_a_message_needs_one_round_and_the_same_work() -> None:
+    rows = [[told(row, "a", (1, row), "dfd"), told(row, "b", (2, row), "ddd")] for row in (8, 9)]
+    work = work_of([message for row in rows for message in row], NEEDS, ADAPTERS, SHAPE)
+    assert [len(run) for run in work.runs] == [5, 5]
+    assert [len(run) for run in work.drafted] == [2, 2]
+    sums = [sum(map(work.operations, run)) for run in (work.runs[0], work.drafted[0])]
+    assert sums[0] == sums[1]
+    assert work.seconds(RATES, "int8", 1, drafted=True) < work.seconds(RATES, "int8", 1)
+
+
 def test_below_the_lowest_adapter_steps_share_what_their_prompts_have_in_common() -> None:
     messages = [told(row, step, (1, row, 5, 6, ord(step)), "d") for row in (8, 9) for step in ("a", "b", "c")]
     work = work_of(messages, NEEDS, ADAPTERS, SHAPE)

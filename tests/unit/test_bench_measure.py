@@ -79,7 +79,7 @@ def test_impatience_ends_a_loop_after_its_first_answer_and_cancels_the_rest() ->
 
     timing = asyncio.run(closed_loop(ask, [0, 1, 2, 3], 2, patience=0.0))
     assert len(timing.latencies) == 1
-    assert cancelled == [1, 2]
+    assert sorted(cancelled) == [1, 2]
 
 
 def test_what_a_call_raises_ends_the_loop() -> None:

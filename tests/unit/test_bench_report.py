@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
 import io
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from rich.console import Console
 from fslm_core import Stack
 from fslm_core.stage import tool
 
+from ..bench import agree, comparing, engines, isolation, limit, measure, report, workloads
 from ..bench.agree import by_place, differences, holds
 from ..bench.comparing import Entrant, Found, Plan, Quality, agreement, record
 from ..bench.engines import OURS, EngineSpec
@@ -147,6 +150,13 @@ def test_near_ties_are_forgiven_and_nothing_else(
     found = {"pairs": {"alone": pair}, "scores": {"alone": score, "mixed": score, "other": 0.95}}
     assert holds(found, exact=True) is exact_holds
     assert holds(found, exact=False) is score_holds
+
+
+@pytest.mark.parametrize("module", [agree, comparing, engines, isolation, limit, measure, report, workloads])
+def test_the_examples_in_the_text_hold(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted
+    assert not found.failed
 
 
 def test_rows_are_given_out_once() -> None:
