@@ -60,6 +60,9 @@ class Model:
         self.weights = weights
         self.depth = weights.shape.layers
         self._device = weights.norm.device
+        widths = {weights.shape.hidden, weights.shape.head}
+        self._floors = {n: torch.tensor(math.sqrt(weights.shape.eps * n), device=self._device) for n in widths}
+        """By width: what a vector's length is joined with, so that the norm's epsilon is in its mean square."""
 
     @torch.inference_mode()
     def forward(self, segments: Sequence[Segment]) -> Tensor:
@@ -90,17 +93,23 @@ class Model:
         return self._norm(x[torch.tensor(picked, dtype=torch.long, device=self._device)], self.weights.norm)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return functional.rms_norm(x, weight.shape, weight, self.weights.shape.eps)
+        """RMS norm over the last dimension, float32 [tokens, …, width], in the fewest operations.
+
+        ``weight`` carries the root of the width already, see :class:`.weights.Layer`.
+        """
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return torch.mul(x, weight).div_(torch.hypot(length, self._floors[weight.shape[0]]))
 
     def _through(self, x: Tensor, layers: range, plan: _Plan) -> Tensor:
         """Pass x, float32 [tokens, hidden], through some layers."""
+        inner = self.weights.shape.inner
         for index in layers:
             layer = self.weights.layers[index]
             x = self._attention(x, index, layer, plan)
             h = self._norm(x, layer.after)
             both = layer.gate_up(h)
             plan.add(index, "gate_up", h, both)
-            gate, up = both.chunk(2, dim=1)
+            gate, up = both.split(inner, 1)
             h = functional.silu(gate).mul_(up)
             y = layer.down(h)
             plan.add(index, "down", h, y)
@@ -112,11 +121,12 @@ class Model:
         h = self._norm(x, layer.before)
         qkv = layer.qkv(h)
         plan.add(index, "qkv", h, qkv)
-        heads = qkv[:, : shape.rotated].view(-1, shape.heads + shape.kv_heads, shape.head)
+        heads = qkv.view(-1, shape.heads + 2 * shape.kv_heads, shape.head)
+        turned = heads[:, : shape.heads + shape.kv_heads]
         if layer.query_norm is not None and layer.key_norm is not None:
-            heads[:, : shape.heads] = self._norm(heads[:, : shape.heads], layer.query_norm)
-            heads[:, shape.heads :] = self._norm(heads[:, shape.heads :], layer.key_norm)
-        torch.view_as_complex(heads.unflatten(-1, (-1, 2))).mul_(plan.turns)
+            turned[:, : shape.heads] = self._norm(turned[:, : shape.heads], layer.query_norm)
+            turned[:, shape.heads :] = self._norm(turned[:, shape.heads :], layer.key_norm)
+        torch.view_as_complex(turned.view(-1, shape.heads + shape.kv_heads, shape.head // 2, 2)).mul_(plan.turns)
         plan.store(index, qkv[:, shape.heads * shape.head :])
         mixed = plan.attend(index, heads[:, : shape.heads])
         y = layer.out(mixed)
@@ -138,17 +148,16 @@ class _Call:
     A row with fewer tokens repeats its last; the repetitions come to the same and are written to the same place.
 
     Attributes:
+        keys: for each layer, float32 [rows, kv_heads, length, head]; ``values`` the like.
         take: which packed tokens ask, int64 [rows * columns]; None for a slice from ``first``.
-        length: how many keys are looked at.
         mask: float32 [rows, 1, columns * group, length], minus infinity where a query
             must not look; None where all may.
     """
 
-    block: Block
-    slot: int
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
     rows: int
     columns: int
-    length: int
     first: int
     take: Tensor | None
     mask: Tensor | None
@@ -233,18 +242,25 @@ class _Plan:
         take = None
         if len(run) > 1:
             take = self._indices((offsets + np.array([[starts[i]] for i in run])).reshape(-1))
-        return _Call(block, parts[run[0]][0].slot.index, len(run), columns, length, starts[run[0]], take, mask)
+        near = slice(parts[run[0]][0].slot.index, parts[run[0]][0].slot.index + len(run))
+        keys = block.keys[:, near, :, :length].unbind(0)
+        values = block.values[:, near, :, :length].unbind(0)
+        return _Call(keys, values, len(run), columns, starts[run[0]], take, mask)
 
     def add(self, layer: int, place: Place, x: Tensor, y: Tensor) -> None:
         """Let every adapter add to y, float32 [tokens, out], what it makes of x, float32 [tokens, in]."""
         for adapter, start, stop in self._adapters:
-            if (delta := adapter.deltas.get((layer, place))) is not None:
+            if (delta := adapter.deltas.get((layer, place))) is None:
+                continue
+            if stop - start == self.tokens:
+                delta.add(x, y)
+            else:
                 delta.add(x[start:stop], y[start:stop])
 
     def store(self, layer: int, kv: Tensor) -> None:
         """Put keys and values, float32 [tokens, 2 * kv_heads * head], into the slots."""
         for block, packed, places in self._stores:
-            block.stored[layer].index_copy_(0, places, kv if packed is None else kv[packed])
+            block.layers[layer].index_copy_(0, places, kv if packed is None else kv[packed])
 
     def keep(self, x: Tensor) -> None:
         """Put the residual stream, float32 [tokens, hidden], into the slots' taps."""
@@ -263,19 +279,26 @@ class _Plan:
     def attend(self, layer: int, queries: Tensor) -> Tensor:
         """Mix values by attention: queries float32 [tokens, heads, head] to float32 [tokens, heads * head]."""
         shape = self._shape
-        mixed = torch.empty((self.tokens, shape.heads * shape.head), device=self._device)
+        mixed = None
         for c in self._calls:
             q = queries[c.first : c.first + c.columns] if c.take is None else queries[c.take]
-            q = q.reshape(c.rows, c.columns, shape.kv_heads, shape.group, shape.head).transpose(1, 2).flatten(2, 3)
-            near = slice(c.slot, c.slot + c.rows)
-            out = functional.scaled_dot_product_attention(
-                q, c.block.keys[layer, near, :, : c.length], c.block.values[layer, near, :, : c.length], c.mask
-            )
-            out = out.unflatten(2, (c.columns, shape.group)).transpose(1, 2).reshape(c.rows * c.columns, -1)
+            if c.columns == 1:
+                q = q.view(c.rows, shape.kv_heads, shape.group, shape.head)
+            else:
+                q = q.reshape(c.rows, c.columns, shape.kv_heads, shape.group, shape.head).transpose(1, 2).flatten(2, 3)
+            out = functional.scaled_dot_product_attention(q, c.keys[layer], c.values[layer], c.mask)
+            if c.columns > 1:
+                out = out.view(c.rows, shape.kv_heads, c.columns, shape.group, shape.head).transpose(1, 2)
+            out = out.reshape(c.rows * c.columns, -1)
+            if c.take is None and c.columns == self.tokens:
+                return out
+            if mixed is None:
+                mixed = torch.empty((self.tokens, shape.heads * shape.head), device=self._device)
             if c.take is None:
                 mixed[c.first : c.first + c.columns] = out
             else:
                 mixed.index_copy_(0, c.take, out)
+        assert mixed is not None
         return mixed
 
 

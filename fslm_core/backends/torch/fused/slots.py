@@ -28,6 +28,7 @@ class Block:
         keys: float32 [layers, slots, kv_heads, length, head], a view of what both kinds are stored in.
         values: the like.
         stored: float32 [layers, slots * length, 2 * kv_heads * head]; a token's keys, then its values.
+        layers: ``stored``, layer by layer.
         taps: float32 [slots * length, hidden]: the residual stream before the first layer that any adapter touches.
     """
 
@@ -38,6 +39,7 @@ class Block:
         self.keys = kv[:, :, :, 0].transpose(2, 3)
         self.values = kv[:, :, :, 1].transpose(2, 3)
         self.stored = kv.view(shape.layers, count * length, -1)
+        self.layers = self.stored.unbind(0)
         self.taps = torch.zeros((count * length, shape.hidden), device=device)
         self.slots = [Slot(self, index) for index in range(count)]
 

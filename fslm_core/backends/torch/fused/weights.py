@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +21,11 @@ Get = Callable[[str], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One decoder layer. Norms are float32 [hidden], or [head] for those of queries and keys."""
+    """One decoder layer.
+
+    The norms' weights are float32 [hidden], or [head] for those of queries and keys. They are multiplied by the root
+    of their length, so that an RMS norm is ``x * weight / |x|``.
+    """
 
     before: Tensor
     qkv: Product
@@ -110,7 +115,7 @@ def _packed(get: Get, names: Any, config: Any, number_format: Format, device: to
         shape=shape,
         embedding=embedding.to(device),
         layers=[_layer(get, names, i, shape, number_format, device) for i in range(shape.layers)],
-        norm=get("model.norm.weight").float().to(device),
+        norm=_rooted(get("model.norm.weight")).to(device),
         rows=rows.to(device),
         head=pack(rows, None, number_format, device),
         frequencies=frequencies.float().to(device),
@@ -125,7 +130,7 @@ def _layer(get: Get, names: Any, index: int, shape: Shape, number_format: Format
         return get(own + name) if own + name in names else None
 
     def norm(name: str) -> Tensor:
-        return get(own + name).float().to(device)
+        return _rooted(get(own + name)).to(device)
 
     def joined(*parts: str, turned: tuple[str, ...] = ()) -> Product:
         def turn(tensor: Tensor, part: str) -> Tensor:
@@ -150,6 +155,10 @@ def _layer(get: Get, names: Any, index: int, shape: Shape, number_format: Format
         query_norm=interleaved(norm("self_attn.q_norm.weight"), shape) if shape.normed_heads else None,
         key_norm=interleaved(norm("self_attn.k_norm.weight"), shape) if shape.normed_heads else None,
     )
+
+
+def _rooted(norm: Tensor) -> Tensor:
+    return norm.float() * math.sqrt(len(norm))
 
 
 def _rotation(config: Any) -> tuple[Tensor, float]:
