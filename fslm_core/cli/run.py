@@ -15,7 +15,7 @@ from . import inputs, screen
 from .session import Session, content_of, opened, session_of
 
 if TYPE_CHECKING:
-    from ..engine import Engine
+    from ..engine import Engine, Run
 
 app = typer.Typer(add_completion=False)
 
@@ -37,6 +37,9 @@ def run(
     ] = False,
     seed: Annotated[int, typer.Option(help="Decides every sampled token.")] = 0,
     timeout: Annotated[float | None, typer.Option(min=0.0, help="Seconds after which the run is stopped.")] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show on standard error where the time went, step by step.")
+    ] = False,
 ) -> None:
     """Run one input through a stack; the result goes to standard output.
 
@@ -55,10 +58,12 @@ def run(
     if not as_json and _looks_like_json(given, found):
         screen.say("note: the input was taken as text; pass --json if it is a JSON object")
     checked = read_quietly(found, value, content)  # before a weight is loaded
-    _run(session, found, checked, seed, timeout)
+    _run(session, found, checked, seed, timeout, profile)
 
 
-def _run(session: Session, stack: Stack[Any, Any], checked: BaseModel, seed: int, timeout: float | None) -> None:
+def _run(
+    session: Session, stack: Stack[Any, Any], checked: BaseModel, seed: int, timeout: float | None, profile: bool
+) -> None:
     with opened(session, stack, max_in_flight=1) as engine:
         try:
             run = engine.run(stack, checked, seed=seed, timeout=timeout)
@@ -66,13 +71,23 @@ def _run(session: Session, stack: Stack[Any, Any], checked: BaseModel, seed: int
             if session.debug:
                 screen.show_traceback(failed)
             screen.show_error(failed)
+            if profile:
+                _show_profile(failed.run)
             _hint(engine, failed.run.id)
             raise typer.Exit(failed.exit_code) from None
         except KeyboardInterrupt:
             _hint(engine, "last")
             raise
         screen.result(screen.as_json(plain_data(run.output)))
+        if profile:
+            _show_profile(run)
         _hint(engine, run.id)
+
+
+def _show_profile(run: Run[Any]) -> None:
+    from ..explain.profile import drawn, of_run
+
+    screen.render(drawn(of_run(run)), err=True)
 
 
 def _hint(engine: Engine, run: str) -> None:

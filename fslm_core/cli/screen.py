@@ -95,16 +95,20 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     render(grid, width=_WIDE)
 
 
-def render(drawing: RenderableType, *, width: int = 100) -> None:
-    """Print what Rich can draw to standard output, as wide as the terminal, or ``width`` where there is none."""
+def render(drawing: RenderableType, *, width: int = 100, err: bool = False) -> None:
+    """Print what Rich can draw, as wide as the terminal, or ``width`` where there is none.
+
+    Args:
+        err: to standard error, in place of standard output.
+    """
     from rich.console import Console
 
-    if sys.stdout.isatty():
-        Console(highlight=False, markup=False, emoji=False).print(drawing)
+    if (sys.stderr if err else sys.stdout).isatty():
+        Console(highlight=False, markup=False, emoji=False, stderr=err).print(drawing)
         return
     lines = io.StringIO()
     Console(highlight=False, markup=False, emoji=False, file=lines, width=width).print(drawing)
-    result("\n".join(line.rstrip() for line in lines.getvalue().splitlines()))
+    typer.echo("\n".join(line.rstrip() for line in lines.getvalue().splitlines()), err=err)
 
 
 __all__ = ["as_json", "clean", "prepare", "render", "result", "say", "show_error", "show_traceback", "table", "warn"]

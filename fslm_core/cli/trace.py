@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 import typer
 
 from ..errors import UsageError
+from ..explain.profile import drawn as profiled
+from ..explain.profile import of_stored
 from ..explain.show import runs_table, to_json
 from ..explain.show import show as drawn
 from ..store import Forgotten, TraceStore
@@ -55,13 +57,19 @@ def show(
     ctx: typer.Context,
     run: Annotated[str, typer.Argument(metavar="[ID|last]", help="A run's id, its beginning, or 'last'.")] = "last",
     full: Annotated[bool, typer.Option("--full", help="Show long texts whole.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show where the time went; with --json, add it as `profile`.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show a run: each step, its prompt, what the model wrote, what was validated, confidence and time."""
     with _store(ctx) as store:
         stored = store.run(run)
     if as_json:
-        screen.result(screen.as_json(to_json(stored)))
+        found = to_json(stored)
+        screen.result(screen.as_json({**found, "profile": of_stored(stored).to_dict()} if profile else found))
+    elif profile:
+        screen.render(profiled(of_stored(stored)))
     else:
         screen.render(drawn(stored, full=full))
 

@@ -224,3 +224,28 @@ def test_help_loads_no_plugin(environment: Path) -> None:
     done: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "False"
     assert "Exit codes" in done.stdout
+
+
+def test_the_profile_is_on_standard_error_and_leaves_the_result_alone(fslm: Fslm) -> None:
+    result = fslm("run", "demo.label", "a good one", "--profile")
+    assert (result.code, result.data) == (0, {"label": "good"})
+    for part in ("render", "queue", "prefill", "decode", "validate", "engine", "forwards", "label", "between"):
+        assert part in result.err
+    assert result.err.splitlines()[-1].startswith("trace: ")
+
+
+def test_a_failed_run_is_profiled_too(fslm: Fslm) -> None:
+    result = fslm("run", "demo", "boom", "--profile")
+    assert (result.code, result.out) == (1, "")
+    assert "error[tool]" in result.err
+    assert "between" in result.err
+
+
+def test_the_profile_of_an_earlier_run(fslm: Fslm) -> None:
+    fslm("run", "demo.label", "a good one")
+    found = fslm("trace", "show", "--profile", "--json").data
+    (step,) = found["profile"]["steps"]
+    assert step["name"] == "label"
+    assert sum(found["profile"]["phases"].values()) == pytest.approx(found["run"]["seconds"])
+    assert "between" in fslm("trace", "show", "--profile").out
+    assert "profile" not in fslm("trace", "show", "--json").data
