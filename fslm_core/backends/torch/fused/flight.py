@@ -19,7 +19,7 @@ from .decide import Chance, decide
 from .drafts import Lookup
 from .forward import Model, Segment
 from .lora import Tuned
-from .prefixes import Prefixes
+from .prefixes import Prefixes, beginning
 from .products import Format
 from .slots import Block, Slot, Slots
 
@@ -180,6 +180,8 @@ class Flight:
             if seat.slot is not None:
                 if seat.row.error is not None:
                     seat.slot.wipe()
+                elif seat.row.finished is None:
+                    seat.slot.cleanse()
                 self._slots.free(seat.slot)
         return [seat.row for seat in gone]
 
@@ -217,7 +219,18 @@ class Flight:
         slot = self._slots.take(len(row.prompt.ids) + row.max_tokens, prefer)
         if slot is None:
             return False
-        depth = self._model.depth
+        try:
+            self._fill(seat, slot, whole, lower, kept)
+        except BaseException:
+            slot.wipe()
+            self._slots.free(slot)
+            raise
+        seat.slot = slot
+        return True
+
+    def _fill(self, seat: _Seat, slot: Slot, whole: _Found, lower: _Found, kept: int) -> None:
+        """Copy what there is of a row's prompt into its slot, and start the row behind it."""
+        row, depth = seat.row, self._model.depth
         if lower.slot is not None and lower.slot is not slot:
             slot.copy(lower.slot, lower.tokens, layers=depth)
         if kept > whole.tokens:
@@ -229,8 +242,6 @@ class Flight:
         row.start()
         row.seen = row.cached = whole.tokens
         del row.pending[: whole.tokens]
-        seat.slot = slot
-        return True
 
     def _whole(self, seat: _Seat) -> _Found:
         """The slot that holds most of this prompt in every layer."""
@@ -298,8 +309,8 @@ class Flight:
         row.seen = segment.start + len(ids)
         row.forwards += 1
         slot.extend(ids, segment.start)
-        static = row.prompt.static
-        if segment.start < static <= row.seen and static >= _GAIN:
+        static = beginning(row.prompt)
+        if segment.start < static <= min(row.seen, slot.whole) and static >= _GAIN:
             self._prefixes.put(slot, static)
 
 

@@ -76,11 +76,11 @@ class Model:
         ordered = [segments[i] for i in order]
         fresh = [s for s in ordered if s.stop > s.lower]
         ids = [token for s in fresh for token in s.ids[s.lower - s.start :]]
-        x = self.weights.embedding[torch.tensor(ids, device=self._device)].float()
+        x = self.weights.embedding[torch.tensor(ids, dtype=torch.long, device=self._device)].float()
         tapped = self.depth < shape.layers
         below = self._plan([(s, s.lower) for s in fresh])
-        x = self._through(x, range(self.depth if tapped else 0), below)
-        if tapped:
+        if tapped and fresh:
+            x = self._through(x, range(self.depth), below)
             below.keep(x)
         if any(s.lower > s.start for s in ordered):
             above = self._plan([(s, s.start) for s in ordered])

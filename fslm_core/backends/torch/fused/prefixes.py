@@ -27,6 +27,11 @@ class _Kept:
         return self.stored.nbytes + self.taps.nbytes
 
 
+def beginning(prompt: Encoded) -> int:
+    """How many of a prompt's first tokens are the same for every input; never all, for the last is to be computed."""
+    return min(prompt.static, len(prompt.ids) - 1)
+
+
 class Prefixes:
     """The prefix store of one model: what was used longest ago makes room.
 
@@ -43,8 +48,8 @@ class Prefixes:
         return len(self._kept)
 
     def length(self, adapter: str | None, prompt: Encoded) -> int:
-        """How many of a prompt's first tokens are kept: its static ones, or none."""
-        ids = prompt.ids[: prompt.static]
+        """How many of a prompt's first tokens are kept: its beginning, or none."""
+        ids = prompt.ids[: beginning(prompt)]
         return len(ids) if (adapter, ids) in self._kept else 0
 
     def put(self, slot: Slot, tokens: int) -> None:
@@ -72,4 +77,4 @@ class Prefixes:
         self._kept.clear()
 
 
-__all__ = ["Prefixes"]
+__all__ = ["Prefixes", "beginning"]

@@ -88,6 +88,12 @@ class Slot:
         self.forget()
         self.block.stored[:, self.start : self.start + self.block.length] = 0
 
+    def cleanse(self) -> None:
+        """Wipe it if it holds anything that is no number: the next owner's masks do not keep that out."""
+        here = self.block.stored[:, self.start : self.start + self.block.length]
+        if not bool(torch.isfinite(here.sum())):
+            self.wipe()
+
     def hold(self, ids: NDArray[np.int64], adapter: str | None, whole: int, lower: int) -> None:
         """Say what was put here: the beginning of ``ids``, int64 [any]."""
         self.tokens[:lower] = ids[:lower]
