@@ -134,7 +134,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--batch", type=int, help="stacks of an offline batch; 0 for none (256)")
     parser.add_argument("--rounds", type=int, help="rounds, in which the engines take turns (3)")
     parser.add_argument("--quality", type=int, help="rows that are scored (200)")
-    parser.add_argument("--isolation", type=int, help="rows on which the adapters are told apart; 0 for none (6)")
+    parser.add_argument("--isolation", type=int, help="rows on which the adapters are told apart; 0 for none (4)")
     parser.add_argument("--patience", type=float, help="seconds after which a round ends unfinished (240)")
     parser.add_argument("--quick", action="store_true", help="few rows, one round, 8 clients")
     parser.add_argument("--plot", type=Path, metavar="OUT.png", help="draw what was found")

@@ -54,7 +54,7 @@ class Plan:
     batch: int = 256
     rounds: int = 3
     quality: int = 200
-    isolation: int = 6
+    isolation: int = 4
     patience: float = 240.0
     cores: tuple[int, ...] = (0, 1)
     torch: Mapping[str, Any] = field(default_factory=dict)

@@ -27,7 +27,7 @@ OWN_ALLOWED = 0.1
 """The share of answers under the stage's grammar that may differ."""
 FREE_ALLOWED = 0.5
 """The share of free texts that may differ."""
-FREE_TOKENS = 48
+FREE_TOKENS = 32
 
 Ask = Callable[[Request], Awaitable[str]]
 
@@ -35,7 +35,7 @@ Ask = Callable[[Request], Awaitable[str]]
 class Anything(BaseModel):
     """Free text."""
 
-    text: Annotated[str, Field(max_length=48)]
+    text: Annotated[str, Field(max_length=24)]
 
 
 @dataclass(frozen=True)
