@@ -14,6 +14,7 @@ Every product takes and gives float32; the formats differ in how the weight is k
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -76,7 +77,9 @@ class Int8:
         scales = (weight.abs().amax(1) / _INT7).clamp_min(torch.finfo(torch.float32).tiny).double()
         zeros = torch.zeros(len(weight), dtype=torch.long)
         whole = (weight / scales[:, None].float()).round().clamp(-_INT7, _INT7).to(torch.int8)
-        quantised = torch._make_per_channel_quantized_tensor(whole, scales, zeros, 0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # these tensors go some day; this one is gone at once
+            quantised = torch._make_per_channel_quantized_tensor(whole, scales, zeros, 0)
         self._packed = torch.ops.quantized.linear_prepack(quantised, None)
         self._bias = None if bias is None else bias.float()
         self._multiply: Callable[..., Tensor] = (

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .shape import Shape
 
@@ -34,13 +35,12 @@ class Block:
 
     def __init__(self, shape: Shape, count: int, length: int, device: torch.device) -> None:
         self.length = length
-        # Zeros: what a mask hides is multiplied all the same, and must be a number.
-        kv = torch.zeros((shape.layers, count, length, 2, shape.kv_heads, shape.head), device=device)
+        kv = _zeros((shape.layers, count, length, 2, shape.kv_heads, shape.head), device)
         self.keys = kv[:, :, :, 0].transpose(2, 3)
         self.values = kv[:, :, :, 1].transpose(2, 3)
         self.stored = kv.view(shape.layers, count * length, -1)
         self.layers = self.stored.unbind(0)
-        self.taps = torch.zeros((count * length, shape.hidden), device=device)
+        self.taps = _zeros((count * length, shape.hidden), device)
         self.slots = [Slot(self, index) for index in range(count)]
 
     @property
@@ -173,7 +173,8 @@ class Slots:
 
     def _made(self, length: int) -> Slot | None:
         size = length * self.bytes_per_token
-        count = max(1, min(_SLOTS, self._budget // 4 // size))
+        have = sum(len(b.slots) for b in self._blocks if b.length == length)
+        count = max(1, min(_SLOTS, have, self._budget // 4 // size))  # one row takes little, many take blocks of eight
         while self.reserved + count * size > self._budget:
             idle = [b for b in self._blocks if b.idle]
             if idle:
@@ -192,6 +193,14 @@ class Slots:
         """A free slot that is longer than needed, when no other can be made."""
         fitting = [s for s in self if not s.busy and s.block.length > length]
         return min(fitting, key=lambda s: (s.block.length, s.freed)) if fitting else None
+
+
+def _zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Zeros: what a mask hides is multiplied all the same, and must be a number.
+
+    On a CPU, NumPy's take no memory before they are written to, torch's do.
+    """
+    return torch.from_numpy(np.zeros(shape, dtype=np.float32)).to(device)
 
 
 def _rounded(tokens: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ def interleaved(weight: Tensor, shape: Shape) -> Tensor:
     return pairs.transpose(1, 2).flatten(0, 2).contiguous()
 
 
-def load(path: Path, config: Any, number_format: Format, device: torch.device) -> Weights:
+def load(folder: Path, config: Any, number_format: Format, device: torch.device) -> Weights:
     """Read and pack ``*.safetensors`` of a checkpoint folder.
 
     Raises:
@@ -78,28 +77,27 @@ def load(path: Path, config: Any, number_format: Format, device: torch.device) -
     """
     from safetensors import SafetensorError, safe_open
 
-    with ExitStack() as stack:
-        try:
-            files = [stack.enter_context(safe_open(f, framework="pt")) for f in sorted(path.glob("*.safetensors"))]
-            places = {name: file for file in files for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    def get(name: str) -> Tensor:
+        with safe_open(places[name], framework="pt") as file:  # opened anew, so that no more than one tensor is mapped
+            tensor: Tensor = file.get_tensor(name)
+            return tensor
 
-            def get(name: str) -> Tensor:
-                if name not in places:
-                    raise KeyError(name)
-                tensor: Tensor = places[name].get_tensor(name)
-                return tensor
+    places: dict[str, Path] = {}
+    try:
+        for path in sorted(folder.glob("*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                places |= dict.fromkeys(file.keys(), path)
+        return _packed(get, places.keys(), config, number_format, device)
+    except KeyError as error:
+        raise _incomplete(folder, f"no tensor {error.args[0]}") from None
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise _incomplete(folder, f"{type(error).__name__}: {error}") from error
 
-            return _packed(get, places.keys(), config, number_format, device)
-        except KeyError as error:
-            raise _incomplete(path, f"no tensor {error.args[0]}") from None
-        except (SafetensorError, OSError, RuntimeError) as error:
-            raise _incomplete(path, f"{type(error).__name__}: {error}") from error
 
-
-def _incomplete(path: Path, found: str) -> CheckpointError:
+def _incomplete(folder: Path, found: str) -> CheckpointError:
     return CheckpointError(
         "the weights cannot be loaded",
-        where=str(path),
+        where=str(folder),
         found=found,
         hint="fetch the checkpoint again: `fslm models pull`, then `fslm models verify`",
     )
@@ -107,17 +105,18 @@ def _incomplete(path: Path, found: str) -> CheckpointError:
 
 def _packed(get: Get, names: Any, config: Any, number_format: Format, device: torch.device) -> Weights:
     shape = Shape.of(config)
-    embedding = get("model.embed_tokens.weight")
+    embedding = get("model.embed_tokens.weight").clone()  # a view would keep the file mapped
     tied = config.tie_word_embeddings or "lm_head.weight" not in names
-    rows = embedding if tied else get("lm_head.weight")
+    rows = embedding if tied else get("lm_head.weight").clone()
     frequencies, stretch = _rotation(config)
+    head = pack(rows, None, number_format, device)  # the largest first, while there is most room
     return Weights(
         shape=shape,
         embedding=embedding.to(device),
         layers=[_layer(get, names, i, shape, number_format, device) for i in range(shape.layers)],
         norm=_rooted(get("model.norm.weight")).to(device),
         rows=rows.to(device),
-        head=pack(rows, None, number_format, device),
+        head=head,
         frequencies=frequencies.float().to(device),
         stretch=stretch,
     )
