@@ -32,6 +32,7 @@ VERBS = {
     "run": Verb("run", "Run one input through a stack; the result goes to standard output."),
     "batch": Verb("batch", "Run every row of a JSONL file through a stack."),
     "eval": Verb("eval", "Score a stack on labelled rows, step by step, beside a linear control."),
+    "bench": Verb("bench", "Time a stack on this machine, under one or several executors and precisions."),
     "check": Verb("check", "Show how a stack is wired, and what is wrong with it, without loading a weight."),
     "list": Verb("listing", "List the installed stacks and stages."),
     "plugins": Verb("plugins", "List the plugins, and why one is not loaded; enable or disable one."),
