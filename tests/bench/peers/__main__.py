@@ -26,6 +26,9 @@ def main() -> int:
     trial.add_argument("--work", type=Path, required=True, help="where converted weights are kept")
     trial.add_argument("--rows", type=int, default=12)
     trial.add_argument("--many", type=int, default=0, help="so many rows more, 32 at a time")
+    trial.add_argument(
+        "--threads", type=int, default=2, help="1 on a busy machine: engines wait for each other by spinning"
+    )
     trial.set_defaults(run=_try)
     for verb in (*verbs.choices.values(),):
         verb.add_argument("--dir", type=Path, default=environments(), help="where the environments are")
@@ -53,7 +56,7 @@ def _try(arguments: argparse.Namespace) -> int:
     for arm in arguments.arm:
         facts = trial(
             PEERS[arguments.peer], arguments.dir, arm, arguments.data, arguments.work, arguments.gguf,
-            arguments.rows, arguments.many,
+            arguments.rows, arguments.many, arguments.threads,
         )  # fmt: skip
         print(json.dumps(facts, indent=1, ensure_ascii=False), flush=True)
     return 0

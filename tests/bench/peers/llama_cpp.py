@@ -27,8 +27,6 @@ from tests.bench.peers.gbnf import grammar
 from tests.bench.peers.protocol import Answer, Engine, Job, Request, Tell, main
 
 SLOTS = 32
-CONTEXT = 1024
-"""Tokens a slot holds."""
 
 _lean = lru_cache(maxsize=None)(grammar)
 
@@ -43,7 +41,7 @@ class _Lane:
         Path(slots).mkdir(exist_ok=True)
         command = [
             str(Path(sys.executable).parent / "llama-server"), "-m", str(model), "--host", str(self.socket),
-            "-t", str(job.threads), "-tb", str(job.threads), "-np", str(SLOTS), "-c", str(SLOTS * CONTEXT),
+            "-t", str(job.threads), "-tb", str(job.threads), "-np", str(SLOTS), "-c", str(SLOTS * job.context),
             "--no-kv-unified", "--cont-batching", "--cache-ram", "0", "--slot-save-path", slots, "-ngl", "0",
             "--no-ui", "--offline", "--fit", "off", "-lv", "1", "--no-warmup", "--threads-http", str(SLOTS),
             *owner.extra,
@@ -121,8 +119,14 @@ class _Connection(http.client.HTTPConnection):
 
 def _call(connection: _Connection, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
     data = None if body is None else json.dumps(body)
-    connection.request(method, path, data, {"Content-Type": "application/json"})
-    said: dict[str, Any] = json.loads(connection.getresponse().read())
+    try:
+        connection.request(method, path, data, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+    except (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected):
+        connection.close()  # the server ends connections that were idle for some seconds
+        connection.request(method, path, data, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+    said: dict[str, Any] = json.loads(response.read())
     return said
 
 
@@ -180,7 +184,12 @@ class LlamaCpp(Engine):
         return [lane.process.pid for lane in set(self.lanes.values())]
 
     def settings(self) -> dict[str, Any]:
-        return {"slots": SLOTS, "context": CONTEXT, "servers": len(set(self.lanes.values())), "extra": self.extra}
+        return {
+            "slots": SLOTS,
+            "context": self.job.context,
+            "servers": len(set(self.lanes.values())),
+            "extra": self.extra,
+        }
 
     def close(self) -> None:
         for lane in set(self.lanes.values()):

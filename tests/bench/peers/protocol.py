@@ -91,6 +91,11 @@ class Job:
         """What follows the arm's first word."""
         return self.arm.split("-", 1)[1]
 
+    @property
+    def context(self) -> int:
+        """Tokens that hold a prompt of 640 and the longest answer, in whole 256."""
+        return -(-(640 + max(stage.max_tokens for stage in self.stages)) // 256) * 256
+
     def stage(self, name: str) -> Stage:
         """Return the stage of this name."""
         return next(stage for stage in self.stages if stage.name == name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import statistics
 import subprocess
 import time
@@ -50,7 +51,10 @@ class Client:
     def close(self) -> None:
         """End it."""
         self.say("close")
-        self._process.wait(60)
+        try:
+            self._process.wait(60)
+        finally:
+            self._process.kill()
 
 
 class Support:
@@ -67,7 +71,7 @@ class Support:
         self.base = resolve("smollm2-135m", Settings()).path
         self._tokenizer = AutoTokenizer.from_pretrained(self.base, local_files_only=True)
 
-    def job(self, arm: str, work_dir: Path, gguf: Path | None) -> Json:
+    def job(self, arm: str, work_dir: Path, gguf: Path | None, threads: int) -> Json:
         """The job file's content."""
         stages = [
             {"name": n, "adapter": str(s.model.adapter), "schema": s.schema.text, "max_tokens": s.max_tokens}
@@ -75,7 +79,8 @@ class Support:
             if s.model is not None
         ]
         return {
-            "base": str(self.base), "gguf": str(gguf) if gguf else None, "stages": stages, "arm": arm, "threads": 2,
+            "base": str(self.base), "gguf": str(gguf) if gguf else None, "stages": stages,
+            "arm": arm, "threads": threads,
             "work_dir": str(work_dir),
         }  # fmt: skip
 
@@ -171,15 +176,24 @@ _FIELDS = {
 
 
 def trial(
-    peer: Peer, folder: Path, arm: str, data: Path, work_dir: Path, gguf: Path | None, rows: int, many: int
+    peer: Peer,
+    folder: Path,
+    arm: str,
+    data: Path,
+    work_dir: Path,
+    gguf: Path | None,
+    rows: int,
+    many: int,
+    threads: int,
 ) -> Json:
     """Return what was seen: agreement, milliseconds of a stack alone, stacks a second with 32 at a time."""
     work_dir.mkdir(parents=True, exist_ok=True)
     support = Support()
-    lines = data.read_text(encoding="utf-8").splitlines()
-    texts = [json.loads(line)["text"] for line in lines[:: max(1, len(lines) // rows)]][:rows]
+    texts = [json.loads(line)["text"] for line in data.read_text(encoding="utf-8").splitlines()]
+    random.Random(0).shuffle(texts)
+    texts, more = texts[:rows], texts[rows : rows + many]
     wanted = reference(support, texts, work_dir)
-    client = Client(peer, folder, support.job(arm, work_dir, gguf))
+    client = Client(peer, folder, support.job(arm, work_dir, gguf, threads))
     said, seconds, _ = answers(client, support, texts, 1)
     differing = {name: (text, said.get(name)) for name, text in wanted.items() if said.get(name) != text}
     facts: Json = {"peer": peer.name, "arm": arm, "ready": client.ready, "same": len(wanted) - len(differing),
@@ -190,9 +204,8 @@ def trial(
     again, _, _ = answers(client, support, texts, 1)
     facts["same after reset"] = sum(again[name] == text for name, text in said.items())
     if many:
-        texts = [json.loads(line)["text"] for line in lines[1 :: max(1, len(lines) // many)]][:many]
-        _, _, total = answers(client, support, texts, 32)
-        facts["stacks_per_s_at_32"] = round(many / total, 2)
+        _, _, total = answers(client, support, more, 32)
+        facts["stacks_per_s_at_32"] = round(len(more) / total, 2)
     client.say("stats")
     facts["peak_rss_mb"] = client.next()["peak_rss_mb"]
     client.close()

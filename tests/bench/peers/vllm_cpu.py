@@ -13,7 +13,6 @@ from typing import Any
 from tests.bench.peers.protocol import Answer, Engine, Job, Request, Tell, main
 from tests.bench.peers.relay import Relay
 
-CONTEXT = 1024
 SEQS = 64
 BLOCK = 32
 DTYPES = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"}
@@ -42,7 +41,7 @@ class Vllm(Engine):
             arguments = {"enable_lora": True, "max_loras": len(ranks), "max_lora_rank": max(8, *ranks)}
         self.engine: Any = LLMEngine.from_engine_args(
             EngineArgs(
-                model=str(job.base), dtype=DTYPES[job.precision], max_model_len=CONTEXT, max_num_seqs=SEQS,
+                model=str(job.base), dtype=DTYPES[job.precision], max_model_len=job.context, max_num_seqs=SEQS,
                 enable_prefix_caching=True, block_size=BLOCK, disable_log_stats=True, seed=0, **arguments,
             )
         )  # fmt: skip
@@ -85,7 +84,7 @@ class Vllm(Engine):
         self.engine.reset_prefix_cache()
 
     def settings(self) -> dict[str, Any]:
-        return {"prefix cache": True, "block": BLOCK, "seqs": SEQS, "context": CONTEXT}
+        return {"prefix cache": True, "block": BLOCK, "seqs": SEQS, "context": self.job.context}
 
 
 class Merged(Relay):
