@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -22,6 +23,7 @@ def main(arguments: list[str]) -> int:
 
         measure_here([int(core) for core in arguments[1].split(",")])
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # workers that stand still must be ended, not left
     module = PROGRAMS.get(name, "compare")
     program: Callable[[list[str]], int] = import_module(f".{module}", __package__).main
     from .problems import BenchError

@@ -9,9 +9,11 @@ without), ``isolation``, ``memory``, ``close``.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import math
 import os
+import signal
 import sys
 import time
 import traceback
@@ -356,6 +358,7 @@ def main(file: str) -> None:
     """Run the worker. What libraries print goes to standard error."""
     job = Job.read(Path(file))
     os.sched_setaffinity(0, job.cores)
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: standing still, it would outlive a killed harness
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     asyncio.run(serve(job, out))
