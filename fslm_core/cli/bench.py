@@ -153,7 +153,7 @@ def _show(report: BenchReport) -> None:
         screen.result("")
     for arm in measured:
         ways = ", ".join(dict.fromkeys(arm.runs.values()))
-        failed = "".join(f", {count} runs failed: {code}" for code, count in arm.errors.items())
+        failed = "".join(f"; {count} failed: {code}" for code, count in arm.errors.items())
         screen.result(screen.clean(f"{arm.arm}: {ways or 'tools alone'}{failed}"))
     for arm in report.arms:
         if arm.error is not None:
