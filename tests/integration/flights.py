@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from fslm_core.backends.torch.fused import lora
 from fslm_core.backends.torch.fused.flight import Flight
 from fslm_core.backends.torch.fused.lora import Tuned
 from fslm_core.backends.torch.fused.products import Format
+from fslm_core.backends.torch.fused.shape import Shape
 from fslm_core.backends.torch.fused.slots import Slot
 from fslm_core.backends.torch.row import Row
 from fslm_core.backends.torch.vocabulary import Grammar, Writer
@@ -39,6 +41,8 @@ SIZES = {
     "vocab_size": VOCABULARY,
 }
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+TIMES = int(os.environ.get("HYPOTHESIS_TIMES", "1"))
+"""So many times the usual number of random schedules are tried."""
 _MOST_TICKS = 5000
 
 
@@ -104,6 +108,14 @@ def reference(base: Path, adapter: Path | None, ids: Sequence[int]) -> Tensor:
     return logits
 
 
+@cache
+def _tuned(base: Path, adapter: Path) -> Tuned:
+    config = AutoConfig.from_pretrained(base)
+    found = adapters.read(adapter, sha256=None, checkpoint="tiny", config=config)
+    assert lora.unsupported(found) is None
+    return lora.prepare(found, Shape.of(config), CPU)
+
+
 def assert_faithful(row: Row, base: Path, adapter: Path | None) -> None:
     """A row's greedy choices, their log-probabilities and the runners-up are those of transformers and PEFT."""
     assert row.error is None and row.finished == "length" and len(row.tokens) == row.max_tokens
@@ -150,9 +162,7 @@ class Desk:
         if adapter is None:
             return None
         if adapter not in self._tuned:
-            found = adapters.read(adapter, sha256=None, checkpoint="tiny", config=self.config)
-            assert lora.unsupported(found) is None
-            self._tuned[adapter] = lora.prepare(found, self.flight.model.weights.shape, CPU)
+            self._tuned[adapter] = _tuned(self.base, adapter)
             self.flight.know(self._tuned[adapter])
         return self._tuned[adapter]
 
@@ -242,6 +252,7 @@ __all__ = [
     "CPU",
     "SIZES",
     "TARGETS",
+    "TIMES",
     "VOCABULARY",
     "Counter",
     "Desk",

@@ -21,7 +21,7 @@ from fslm_core.backends.torch.row import Row
 from fslm_core.backends.torch.vocabulary import Grammar
 from fslm_core.errors import BackendError
 
-from .flights import TARGETS, Desk, assert_faithful, make_base, prompt, wreck
+from .flights import TARGETS, TIMES, Desk, assert_faithful, make_base, prompt, wreck
 from .test_torch_backend_adapters import make_adapter
 
 pytestmark = pytest.mark.torch
@@ -203,7 +203,7 @@ def test_every_format_takes_a_forward_whose_tokens_are_all_there_in_the_lower_la
 
 
 def test_a_then_b_then_a_equals_a_alone(house: House) -> None:
-    adapters = (house.top, house.middle, house.low, None, house.other_top)
+    adapters = (house.top, house.middle, None, house.low)
     for first in adapters:
         for second in adapters:
             desk = Desk(house.base)
@@ -244,7 +244,7 @@ def test_who_is_waited_for_may_end_at_any_time(
     end: str, same: bool, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flight, "TOKENS", 16)
-    for after in range(8):
+    for after in (0, 1, 2, 4, 6, 7):
         desk = Desk(house.base)
         desk.tune(house.top)
         desk.tune(house.other_top)
@@ -286,7 +286,7 @@ def test_an_adapter_that_touches_lower_layers_comes_while_rows_are_read(
     known: bool, newcomer: str, static: int, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flight, "TOKENS", 16)
-    for after in (1, 3, 6, 9):
+    for after in (1, 4, 6):
         desk = Desk(house.base)
         early = house.top if known else None
         new: Path = getattr(house, newcomer)
@@ -428,7 +428,7 @@ steps = st.one_of(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60 * TIMES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     schedule=st.lists(steps, min_size=3, max_size=25),
     tokens=st.sampled_from([9, 40, 256]),

@@ -10,7 +10,9 @@ import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -40,7 +42,7 @@ from fslm_core.errors import (
 from fslm_core.prompt import Prompt, Span
 from fslm_core.settings import TorchSettings
 
-from .flights import TARGETS, Mute, assert_faithful, make_base, prompt, wreck
+from .flights import TARGETS, TIMES, Mute, assert_faithful, make_base, prompt, wreck
 from .test_torch_backend_adapters import drop_key, make_adapter
 
 pytestmark = pytest.mark.torch
@@ -260,7 +262,7 @@ class Stand:
         """Let everything happen at its forward, or as soon as nothing else is left to do, and wait for the end."""
         for job in jobs:
             job.make(self.house)
-            self._plan(job.at, lambda job=job: self.send(job))
+            self._plan(job.at, partial(self.send, job))
             if job.fate in ("cancel", "late"):
                 self._plan(job.at + job.after, job.stop)
         while self._events:
@@ -281,11 +283,11 @@ class Stand:
     def wait(self) -> None:
         """Wait until nothing is under way: a last row has come and gone, and with it all that were cancelled."""
         while not all(job.ended for job in self.sent):
-            last = Job(most=1, group="last", priority=99)
-            last.box = Posted()
+            box = Posted()
+            last = Job(most=1, group="last", priority=99, box=box)
             last.make(self.house)
-            self.errand(lambda last=last: self.send(last))
-            assert last.box.came.wait(60)  # type: ignore[attr-defined]
+            self.errand(partial(self.send, last))
+            assert box.came.wait(60)
 
     def close(self) -> None:
         """Close the worker; nothing may be left in it."""
@@ -357,7 +359,7 @@ jobs = st.builds(
 )
 
 
-@settings(max_examples=max(12, settings().max_examples // 8), suppress_health_check=list(HealthCheck))
+@settings(max_examples=14 * TIMES, suppress_health_check=list(HealthCheck))
 @given(st.lists(jobs, min_size=2, max_size=14), st.integers(1, 4), st.integers(1, 4), st.sampled_from([11, 64, 256]))
 def test_every_job_has_what_it_would_have_alone_and_nothing_is_left(
     house: House, schedule: list[Job], most: int, slots: int, tokens: int
@@ -375,7 +377,7 @@ def test_every_job_has_what_it_would_have_alone_and_nothing_is_left(
             stand.close()
 
 
-@settings(max_examples=max(6, settings().max_examples // 16), suppress_health_check=list(HealthCheck))
+@settings(max_examples=6 * TIMES, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 5)), min_size=1, max_size=6), st.integers(1, 4))
 def test_an_interactive_run_waits_for_at_most_one_row_of_every_other(
     house: House, singles: list[tuple[int, int]], most: int
@@ -454,7 +456,12 @@ def test_closing_ends_everybody_within_one_forward_and_nobody_twice(when: int, h
     schedule = [Job(text=n % 5, most=9, adapter=(None, "top", "low")[n % 3], count=1 + n % 2) for n in range(9)]
     for job in schedule:
         job.make(house)
-    stand.errand(lambda: [stand.send(job) for job in schedule][:0] and None)
+
+    def send_all() -> None:
+        for job in schedule:
+            stand.send(job)
+
+    stand.errand(send_all)
     assert reached.wait(60)
     closing = threading.Thread(target=stand.close)
     closing.start()
@@ -541,7 +548,8 @@ def test_closing_the_backend_with_a_crowd_in_flight_and_waiting(tiny_model: Call
     model = ModelRef("tiny", tiny_model())
 
     async def main() -> list[Any]:
-        loop, closing = asyncio.get_running_loop(), []
+        loop = asyncio.get_running_loop()
+        closing: list[Future[None]] = []
 
         def before(rows: int, tokens: int) -> None:
             if not closing:
