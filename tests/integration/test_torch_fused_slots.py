@@ -394,17 +394,21 @@ def test_the_next_owner_of_a_broken_rows_slot_finds_only_numbers(
     end: str, house: House, no_drafts: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is shorter and shares attention calls with a longer neighbour, so that what was left behind is looked at."""
-    monkeypatch.setattr(flight, "TOKENS", 256 if end != "cancelled" else 48)
-    desk = Desk(house.base, budget=room(Desk(house.base), 64, 8))
+    monkeypatch.setattr(flight, "TOKENS", 1024)
+    desk = Desk(house.base)
     sampling = Sampling(temperature=1.0) if end == "sampled" else Sampling()
-    victims = [desk.send(prompt(n, 58), house.broken, max_tokens=2, sampling=sampling) for n in range(3)]
-    desk.tick()
+    victims = [desk.send(prompt(n, 58), house.broken, max_tokens=2, sampling=sampling) for n in range(8)]
+    with pytest.MonkeyPatch.context() as patch:
+        if end == "cancelled":  # before any has come to its choice
+            patch.setattr(flight, "decide", lambda weights, chances: None)
+        desk.tick()
     if end == "cancelled":
         for row in victims:
             desk.cancel(row)
     desk.land()
     assert all((row.error is not None) == (end != "cancelled") for row in victims)
     rows = [desk.send(prompt(20 + n, 6 if n % 2 else 50), max_tokens=12) for n in range(8)]
+    assert len(desk.slots) == 8  # they own the very slots
     desk.land()
     for row in rows:
         assert_faithful(row, house.base, None)
