@@ -17,9 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fslm_core.backends.protocol import Chunk, Generation, ModelRef, Request, Sampling
 from fslm_core.backends.torch import generic, row
-from fslm_core.backends.torch.fused import flight
 from fslm_core.backends.torch.backend import TorchBackend
 from fslm_core.backends.torch.encoding import encode
+from fslm_core.backends.torch.fused import flight
 from fslm_core.errors import (
     BackendError,
     CapabilityError,

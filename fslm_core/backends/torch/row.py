@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ...errors import BackendError, FslmError
+from ...errors import BackendError, FslmError, shorten
 from ..protocol import Counts, FinishReason, Generation, Sampling, Times
 from .encoding import Encoded
 from .vocabulary import Grammar, Writer
@@ -154,4 +154,17 @@ def _sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> i
     return int(order[torch.multinomial(probabilities, 1, generator=generator)])
 
 
-__all__ = ["Row"]
+def failure(error: Exception) -> BackendError:
+    """What torch, a grammar or a caller raised, as an error that says what to do."""
+    scarce = isinstance(error, MemoryError) or "memory" in str(error).lower()
+    lighter = "set a smaller torch.max_batch, or run fewer models at once"
+    told = BackendError(
+        f"the model failed: {type(error).__name__}: {shorten(str(error))}",
+        where="the torch backend",
+        hint=lighter if scarce else "run `fslm doctor`, then `fslm models verify` for its checkpoint",
+    )
+    told.__cause__ = error
+    return told
+
+
+__all__ = ["Row", "failure"]

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from ...errors import BackendError, DeadlineExceeded, EngineStateError, FslmError, shorten
+from ...errors import BackendError, DeadlineExceeded, EngineStateError, FslmError
 from ...settings import TorchSettings
 from ..protocol import Chunk, Generation, ModelRef
 from .generic import OnForward
 from .hosted import Executor, Hosted
 from .queue import FairQueue
-from .row import Row
+from .row import Row, failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +212,7 @@ class Worker:
                 except FslmError as error:
                     waiting.task.fail(error)
                 except Exception as error:  # whatever torch raises concerns this one only
-                    waiting.task.fail(_failure(error))
+                    waiting.task.fail(failure(error))
                 else:
                     if not admitted:
                         break
@@ -245,9 +245,9 @@ class Worker:
                 executor.tick()
                 self._send(executor.drop())
         except Exception as error:  # whatever torch raises ends those in flight here
-            failure = error if isinstance(error, FslmError) else _failure(error)
+            told = error if isinstance(error, FslmError) else failure(error)
             for row in executor.clear():
-                self._owners.pop(row).fail(failure)
+                self._owners.pop(row).fail(told)
 
     def _send(self, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -282,18 +282,6 @@ def _limit_threads_here(count: int) -> None:
     restorer = threading.Thread(target=torch.set_num_threads, args=(before,))
     restorer.start()
     restorer.join()
-
-
-def _failure(error: Exception) -> BackendError:
-    scarce = isinstance(error, MemoryError) or "memory" in str(error).lower()
-    lighter = "set a smaller torch.max_batch, or run fewer models at once"
-    told = BackendError(
-        f"the model failed: {type(error).__name__}: {shorten(str(error))}",
-        where="the torch backend",
-        hint=lighter if scarce else "run `fslm doctor`, then `fslm models verify` for its checkpoint",
-    )
-    told.__cause__ = error
-    return told
 
 
 def late() -> DeadlineExceeded:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ....errors import BackendError, FslmError
-from ..row import Row
+from ..row import Row, failure
 from .weights import Weights
 
 _FEW = 1024
@@ -79,8 +79,8 @@ def _allowed(row: Row) -> _Mask | None:
         return _Mask()
     try:
         bits = row.grammar.allowed()
-    except FslmError as error:
-        row.error = error
+    except Exception as error:  # whatever it is concerns this row only
+        row.error = error if isinstance(error, FslmError) else failure(error)
         return None
     ids = np.flatnonzero(bits)
     return _Mask(few=ids) if len(ids) <= _FEW else _Mask(bits=bits)
@@ -127,8 +127,8 @@ def _follow(row: Row, logits: Tensor, ids: NDArray[np.intp] | None) -> None:
     try:
         runner_up = (token(second[0]), second[1] - total) if second[1] > -math.inf else None
         row.take(token(chosen), own - total, runner_up)
-    except FslmError as error:
-        row.error = error
+    except Exception as error:  # whatever it is concerns this row only
+        row.error = error if isinstance(error, FslmError) else failure(error)
 
 
 def _two(logits: Tensor) -> tuple[tuple[int, float], tuple[int, float]]:

@@ -174,7 +174,8 @@ class Slots:
     def _made(self, length: int) -> Slot | None:
         size = length * self.bytes_per_token
         have = sum(len(b.slots) for b in self._blocks if b.length == length)
-        count = max(1, min(_SLOTS, have, self._budget // 4 // size))  # one row takes little, many take blocks of eight
+        most = _SLOTS - have % _SLOTS if have else 1  # a row alone takes little
+        count = max(1, min(most, self._budget // 4 // size))
         while self.reserved + count * size > self._budget:
             idle = [b for b in self._blocks if b.idle]
             if idle:
