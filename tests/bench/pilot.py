@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -101,8 +102,11 @@ class Pilot:
         self._process.wait()
 
     def _hold(self) -> None:
-        for process in family(self._process.pid):
+        processes = family(self._process.pid)
+        for process in processes:
             process.send_signal(signal.SIGSTOP)
+        while any(_moves(process) for process in processes):
+            time.sleep(0.001)  # a signal is sent at once, and taken when the kernel gets to it
         self._still = True
 
     def _move(self) -> None:
@@ -114,6 +118,15 @@ class Pilot:
     def _last_lines(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         return " / ".join(lines[-_LOG_LINES:])
+
+
+def _moves(process: Any) -> bool:
+    import psutil
+
+    try:
+        return process.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _threads(count: int) -> dict[str, str]:

@@ -14,6 +14,7 @@ from fslm_core.backends.protocol import ModelRef, Request
 
 from ..bench import ROOT
 from ..bench.engines import EngineSpec
+from ..bench.measure import family
 from ..bench.pilot import Pilot
 from ..bench.problems import BenchError
 from ..bench.recording import Encoder
@@ -52,7 +53,7 @@ def test_a_worker_answers_times_and_stands_still_between(base_model: Path, tmp_p
     inputs = [{"text": text} for text in TEXTS]
     with Pilot(job, tmp_path) as pilot:
         pilot.call("load")
-        processes = psutil.Process().children(recursive=True)
+        processes = family(pilot._process.pid)
         assert [process.status() for process in processes] == [psutil.STATUS_STOPPED] * len(processes)
         assert {process.cpu_affinity()[0] for process in processes} == {core}
         found = pilot.call("ask", inputs=inputs, concurrency=2, record=True)

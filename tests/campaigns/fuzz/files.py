@@ -47,17 +47,15 @@ def adapter_config(data: bytes) -> None:
     (folder / adapter.WEIGHTS).write_bytes(safetensors({}))
     adapter._inspect.cache_clear()
     with suppress(AdapterError):
-        adapters.read(folder, sha256=None, checkpoint="fuzz", base=_base())
+        adapters.read(folder, sha256=None, checkpoint="fuzz", config=_config())
 
 
 @cache
-def _base() -> Any:
-    import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig
+def _config() -> Any:
+    from transformers import LlamaConfig
 
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=32, **sizes))
+    return LlamaConfig(vocab_size=32, **sizes)
 
 
 def checkpoint_folder(data: bytes) -> None:
