@@ -18,11 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...errors import BackendError
 from ..protocol import ModelRef
 from .encoding import Ids
 from .models import Resident
-from .row import Row
+from .row import Row, no_number
 
 TOGETHER = 65_536
 """The most places in the cache that one batch may reserve, padding included; bounds its memory."""
@@ -98,11 +97,7 @@ class Batch:
         runners = zip(second.tolist(), second_logprobs.tolist(), strict=True)
         for row, token, logprob, runner in zip(self.rows, chosen, own, runners, strict=True):
             if math.isnan(logprob):
-                raise BackendError(
-                    "the model's output is not a number",
-                    where="the torch backend",
-                    hint='set torch.precision to "float32", or verify the checkpoint (`fslm models verify`)',
-                )
+                raise no_number()
             row.take(token, logprob, runner if runner[1] > -math.inf else None)
 
 
@@ -170,9 +165,6 @@ class Generic:
         gone = list(self.rows)
         self._gathered, self._batch = [], None
         return gone
-
-    def close(self) -> None:
-        """Nothing is held but rows."""
 
 
 @dataclass(frozen=True, slots=True)

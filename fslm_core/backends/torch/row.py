@@ -154,6 +154,15 @@ def _sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> i
     return int(order[torch.multinomial(probabilities, 1, generator=generator)])
 
 
+def no_number() -> BackendError:
+    """The logits are not finite."""
+    return BackendError(
+        "the model's output is not a number",
+        where="the torch backend",
+        hint='set torch.precision to "float32", or verify the checkpoint (`fslm models verify`)',
+    )
+
+
 def failure(error: Exception) -> BackendError:
     """What torch, a grammar or a caller raised, as an error that says what to do."""
     scarce = isinstance(error, MemoryError) or "memory" in str(error).lower()
@@ -167,4 +176,4 @@ def failure(error: Exception) -> BackendError:
     return told
 
 
-__all__ = ["Row", "failure"]
+__all__ = ["Row", "failure", "no_number"]

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ....errors import BackendError, FslmError
-from ..row import Row, failure
+from ....errors import FslmError
+from ..row import Row, failure, no_number
 from .weights import Weights
 
 _FEW = 1024
@@ -114,11 +114,7 @@ def _follow(row: Row, logits: Tensor, ids: NDArray[np.intp] | None) -> None:
     total = float(torch.logsumexp(logits, 0))
     own = best[1] if chosen == best[0] else float(logits[chosen])
     if math.isnan(own - total):
-        row.error = BackendError(
-            "the model's output is not a number",
-            where="the torch backend",
-            hint='set torch.precision to "float32", or verify the checkpoint (`fslm models verify`)',
-        )
+        row.error = no_number()
         return
 
     def token(place: int) -> int:

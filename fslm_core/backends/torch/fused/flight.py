@@ -245,22 +245,12 @@ class Flight:
 
     def _whole(self, seat: _Seat) -> _Found:
         """The slot that holds most of this prompt in every layer."""
-        best = _Found()
-        for slot in self._slots:
-            if slot.adapter == seat.name and slot.whole > best.tokens:
-                tokens = min(_common(seat.ids, slot.tokens[: slot.whole]), len(seat.ids) - 1)
-                best = _Found(slot, tokens) if tokens > best.tokens else best
-        return best if best.tokens >= _GAIN else _Found()
+        return _longest(seat, [(slot, slot.whole) for slot in self._slots if slot.adapter == seat.name])
 
     def _lower(self, seat: _Seat) -> _Found:
         """The slot that holds most of this prompt in the layers below every adapter."""
-        best = _Found()
-        if 0 < self._model.depth < self._model.weights.shape.layers:
-            for slot in self._slots:
-                if slot.lower > best.tokens:
-                    tokens = min(_common(seat.ids, slot.tokens[: slot.lower]), len(seat.ids) - 1)
-                    best = _Found(slot, tokens) if tokens > best.tokens else best
-        return best if best.tokens >= _GAIN else _Found()
+        shares = 0 < self._model.depth < self._model.weights.shape.layers
+        return _longest(seat, [(slot, slot.lower) for slot in self._slots] if shares else [])
 
     # Ticks.
 
@@ -312,6 +302,16 @@ class Flight:
         static = beginning(row.prompt)
         if segment.start < static <= min(row.seen, slot.whole) and static >= _GAIN:
             self._prefixes.put(slot, static)
+
+
+def _longest(seat: _Seat, held: Sequence[tuple[Slot, int]]) -> _Found:
+    """Of slots and how many tokens each holds, the one that has most of this prompt; its last token never counts."""
+    best = _Found()
+    for slot, count in held:
+        if count > best.tokens:
+            tokens = min(_common(seat.ids, slot.tokens[:count]), len(seat.ids) - 1)
+            best = _Found(slot, tokens) if tokens > best.tokens else best
+    return best if best.tokens >= _GAIN else _Found()
 
 
 def _common(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:

@@ -78,12 +78,12 @@ class Model:
         ids = [token for s in fresh for token in s.ids[s.lower - s.start :]]
         x = self.weights.embedding[torch.tensor(ids, dtype=torch.long, device=self._device)].float()
         tapped = self.depth < shape.layers
-        below = self._plan([(s, s.lower) for s in fresh])
+        below = _Plan([(s, s.lower) for s in fresh], self.weights)
         if tapped and fresh:
             x = self._through(x, range(self.depth), below)
             below.keep(x)
         if any(s.lower > s.start for s in ordered):
-            above = self._plan([(s, s.start) for s in ordered])
+            above = _Plan([(s, s.start) for s in ordered], self.weights)
             x = above.tapped(x.new_empty((above.tokens, shape.hidden)))
         else:
             above = below
@@ -132,9 +132,6 @@ class Model:
         y = layer.out(mixed)
         plan.add(index, "out", mixed, y)
         return y.add_(x)
-
-    def _plan(self, parts: Sequence[tuple[Segment, int]]) -> _Plan:
-        return _Plan(parts, self.weights)
 
 
 def _by_adapter(segment: Segment) -> tuple[str, int, int]:
