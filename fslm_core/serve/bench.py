@@ -305,9 +305,14 @@ def agreement(reference: Mapping[int, Sequence[Timing]], other: Mapping[int, Seq
 def percentile(values: Sequence[float], share: float) -> float:
     """The value below which ``share`` of the values lie, between neighbours by linear interpolation (R's type 7).
 
-    >>> percentile([4.0, 1.0, 3.0, 2.0], 0.5), percentile([7.0], 0.95)
-    (2.5, 7.0)
+    >>> percentile([4.0, 1.0, 3.0, 2.0], 0.5), percentile([1.0, 2.0, 3.0], 1.0), percentile([7.0], 0.95)
+    (2.5, 3.0, 7.0)
+
+    Raises:
+        ValueError: there are no values, or ``share`` is outside 0 to 1.
     """
+    if not values or not 0 <= share <= 1:
+        raise ValueError(f"the {share} quantile of {len(values)} values")
     ordered = sorted(values)
     place = share * (len(ordered) - 1)
     low = int(place)
@@ -325,4 +330,15 @@ def _machine() -> dict[str, Any]:
     return {"system": system, "cores": cores, "python": platform.python_version(), "fslm": __version__}
 
 
-__all__ = ["ArmReport", "BenchReport", "Figure", "Progress", "Speed", "agreement", "arms_of", "bench", "read_rows"]
+__all__ = [
+    "ArmReport",
+    "BenchReport",
+    "Figure",
+    "Progress",
+    "Speed",
+    "agreement",
+    "arms_of",
+    "bench",
+    "percentile",
+    "read_rows",
+]

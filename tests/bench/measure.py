@@ -11,26 +11,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fslm_core.serve.bench import percentile
+
 Call = Callable[[Any], Awaitable[bool]]
 """Asks one input; whether a valid output came of it."""
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which ``share`` of the values lie, between neighbours by linear interpolation (R's type 7).
-
-    >>> percentile([4.0, 1.0, 3.0, 2.0], 0.5), percentile([1.0, 2.0, 3.0], 1.0), percentile([7.0], 0.95)
-    (2.5, 3.0, 7.0)
-
-    Raises:
-        ValueError: there are no values, or ``share`` is outside 0 to 1.
-    """
-    if not values or not 0 <= share <= 1:
-        raise ValueError(f"the {share} quantile of {len(values)} values")
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
 @dataclass(frozen=True)

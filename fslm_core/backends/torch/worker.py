@@ -206,6 +206,8 @@ class Worker:
     def _admit(self, models: Models) -> None:
         """Give places to those who wait, in order, and run errands."""
         for queue in list(self._queues.values()):
+            with self._news:
+                queue.sweep(lambda waiting: waiting.task.stopped())
             while (waiting := self._head(queue)) is not None:
                 try:
                     admitted = self._begin(waiting, models)
@@ -221,7 +223,6 @@ class Worker:
 
     def _head(self, queue: FairQueue[_Waiting]) -> _Waiting | None:
         with self._news:
-            queue.sweep(lambda waiting: waiting.task.stopped())
             return None if self._closing else queue.peek()
 
     def _begin(self, waiting: _Waiting, models: Models) -> bool:
