@@ -62,6 +62,26 @@ class _Found:
     tokens: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _There:
+    """What is there of a prompt, to be had without computing.
+
+    Attributes:
+        whole: the slot that holds most of it in every layer.
+        lower: the slot that holds most of it in the layers below every adapter.
+        kept: how many of its tokens the prefix store has.
+    """
+
+    whole: _Found
+    lower: _Found
+    kept: int
+
+    @property
+    def tokens(self) -> int:
+        """The most that any of them has."""
+        return max(self.whole.tokens, self.lower.tokens, self.kept)
+
+
 class Flight:
     """The executor: every tick one packed forward over all rows, whichever adapter they use.
 
@@ -119,8 +139,9 @@ class Flight:
         if len(self._seats) >= self._most or any(seat.slot is None and seat.source is None for seat in self._seats):
             return False
         seat = _Seat(row, adapter, np.array(row.prompt.ids, dtype=np.int64))
-        seat.source = self._worth_waiting_for(seat)
-        if seat.source is None and not self._place(seat):
+        there = self._there(seat)
+        seat.source = self._worth_waiting_for(seat, there)
+        if seat.source is None and not self._place(seat, there):
             return False
         self._seats.append(seat)
         return True
@@ -192,35 +213,32 @@ class Flight:
         for seat in self._seats:
             if seat.slot is None and (seat.source is None or not self._still_reading(seat, seat.source)):
                 seat.source = None
-                if not self._place(seat):
+                if not self._place(seat, self._there(seat)):
                     return
 
     def _still_reading(self, seat: _Seat, source: _Seat) -> bool:
         return source in self._seats and source.row.seen < _common(seat.ids, source.ids)
 
-    def _worth_waiting_for(self, seat: _Seat) -> _Seat | None:
+    def _worth_waiting_for(self, seat: _Seat, there: _There) -> _Seat | None:
         """A row in flight that is about to compute more of this prompt's beginning than there is now, or None."""
-        now = max(self._whole(seat).tokens, self._lower(seat).tokens, self._prefixes.length(seat.name, seat.row.prompt))
         shares = self._model.depth > 0
         for other in self._seats:
             if other.name != seat.name and not shares:
                 continue
             common = min(_common(seat.ids, other.ids), len(seat.ids) - 1)
-            if common - now >= _WAIT and other.row.seen < common:
+            if common - there.tokens >= _WAIT and other.row.seen < common:
                 return other
         return None
 
-    def _place(self, seat: _Seat) -> bool:
+    def _place(self, seat: _Seat, there: _There) -> bool:
         """Give a row a slot, with as much of its prompt in it as is to be had without computing."""
         row = seat.row
-        whole, lower = self._whole(seat), self._lower(seat)
-        kept = self._prefixes.length(seat.name, row.prompt)
-        prefer = whole.slot if whole.tokens >= lower.tokens else lower.slot
+        prefer = there.whole.slot if there.whole.tokens >= there.lower.tokens else there.lower.slot
         slot = self._slots.take(len(row.prompt.ids) + row.max_tokens, prefer)
         if slot is None:
             return False
         try:
-            self._fill(seat, slot, whole, lower, kept)
+            self._fill(seat, slot, there)
         except BaseException:
             slot.wipe()
             self._slots.free(slot)
@@ -228,14 +246,14 @@ class Flight:
         seat.slot = slot
         return True
 
-    def _fill(self, seat: _Seat, slot: Slot, whole: _Found, lower: _Found, kept: int) -> None:
+    def _fill(self, seat: _Seat, slot: Slot, there: _There) -> None:
         """Copy what there is of a row's prompt into its slot, and start the row behind it."""
-        row, depth = seat.row, self._model.depth
+        row, whole, lower = seat.row, there.whole, there.lower
         if lower.slot is not None and lower.slot is not slot:
-            slot.copy(lower.slot, lower.tokens, layers=depth)
-        if kept > whole.tokens:
-            self._prefixes.fill(slot, seat.name, row.prompt.ids[:kept])
-            whole = _Found(None, kept)
+            slot.copy(lower.slot, lower.tokens, layers=self._model.depth)
+        if there.kept > whole.tokens:
+            self._prefixes.fill(slot, seat.name, row.prompt.ids[: there.kept])
+            whole = _Found(None, there.kept)
         elif whole.slot is not None and whole.slot is not slot:
             slot.copy(whole.slot, whole.tokens)
         slot.hold(seat.ids, seat.name, whole.tokens, max(whole.tokens, lower.tokens))
@@ -243,14 +261,17 @@ class Flight:
         row.seen = row.cached = whole.tokens
         del row.pending[: whole.tokens]
 
-    def _whole(self, seat: _Seat) -> _Found:
-        """The slot that holds most of this prompt in every layer."""
-        return _longest(seat, [(slot, slot.whole) for slot in self._slots if slot.adapter == seat.name])
-
-    def _lower(self, seat: _Seat) -> _Found:
-        """The slot that holds most of this prompt in the layers below every adapter."""
+    def _there(self, seat: _Seat) -> _There:
+        """Look for the beginning of a row's prompt; its last token never counts."""
         shares = 0 < self._model.depth < self._model.weights.shape.layers
-        return _longest(seat, [(slot, slot.lower) for slot in self._slots] if shares else [])
+        whole = lower = _Found()
+        for slot, common in self._slots.common(seat.ids):
+            tokens = min(common, len(seat.ids) - 1)
+            if slot.adapter == seat.name and min(tokens, slot.whole) > max(whole.tokens, _GAIN - 1):
+                whole = _Found(slot, min(tokens, slot.whole))
+            if shares and min(tokens, slot.lower) > max(lower.tokens, _GAIN - 1):
+                lower = _Found(slot, min(tokens, slot.lower))
+        return _There(whole, lower, self._prefixes.length(seat.name, seat.row.prompt))
 
     # Ticks.
 
@@ -302,16 +323,6 @@ class Flight:
         static = beginning(row.prompt)
         if segment.start < static <= min(row.seen, slot.whole) and static >= _GAIN:
             self._prefixes.put(slot, static)
-
-
-def _longest(seat: _Seat, held: Sequence[tuple[Slot, int]]) -> _Found:
-    """Of slots and how many tokens each holds, the one that has most of this prompt; its last token never counts."""
-    best = _Found()
-    for slot, count in held:
-        if count > best.tokens:
-            tokens = min(_common(seat.ids, slot.tokens[:count]), len(seat.ids) - 1)
-            best = _Found(slot, tokens) if tokens > best.tokens else best
-    return best if best.tokens >= _GAIN else _Found()
 
 
 def _common(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from .lora import Place, Tuned
 from .slots import Block, Slot
-from .weights import Layer, Weights
+from .weights import Weights
 
 _SHORT = 8
 """Segments of at most this many tokens share one attention call with their neighbours."""
@@ -76,7 +76,7 @@ class Model:
         ordered = [segments[i] for i in order]
         fresh = [s for s in ordered if s.stop > s.lower]
         ids = [token for s in fresh for token in s.ids[s.lower - s.start :]]
-        x = self.weights.embedding[torch.tensor(ids, dtype=torch.long, device=self._device)].float()
+        x = self.weights.embedding[self._indices(ids)].float()
         tapped = self.depth < shape.layers
         below = _Plan([(s, s.lower) for s in fresh], self.weights)
         if tapped and fresh:
@@ -87,10 +87,14 @@ class Model:
             x = above.tapped(x.new_empty((above.tokens, shape.hidden)))
         else:
             above = below
-        x = self._through(x, range(self.depth if tapped else 0, shape.layers), above)
-        ends = dict(zip(order, above.ends, strict=True))
-        picked = [ends[i] - segments[i].wanted + j for i in range(len(segments)) for j in range(segments[i].wanted)]
-        return self._norm(x[torch.tensor(picked, dtype=torch.long, device=self._device)], self.weights.norm)
+        x = self._through(x, range(self.depth if tapped else 0, shape.layers - 1), above)
+        x = self._last(x, ordered, above)
+        ends = dict(zip(order, np.cumsum([s.wanted for s in ordered]).tolist(), strict=True))
+        rows = [ends[i] - s.wanted + j for i, s in enumerate(segments) for j in range(s.wanted)]
+        return self._norm(x[self._indices(rows)], self.weights.norm)
+
+    def _indices(self, values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=self._device)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         """RMS norm over the last dimension, float32 [tokens, …, width], in the fewest operations.
@@ -102,22 +106,30 @@ class Model:
 
     def _through(self, x: Tensor, layers: range, plan: _Plan) -> Tensor:
         """Pass x, float32 [tokens, hidden], through some layers."""
-        inner = self.weights.shape.inner
         for index in layers:
-            layer = self.weights.layers[index]
-            x = self._attention(x, index, layer, plan)
-            h = self._norm(x, layer.after)
-            both = layer.gate_up(h)
-            plan.add(index, "gate_up", h, both)
-            gate, up = both.split(inner, 1)
-            h = functional.silu(gate).mul_(up)
-            y = layer.down(h)
-            plan.add(index, "down", h, y)
-            x = y.add_(x)
+            x = self._mixed(x, self._heads(x, index, plan), index, plan)
         return x
 
-    def _attention(self, x: Tensor, index: int, layer: Layer, plan: _Plan) -> Tensor:
-        shape = self.weights.shape
+    def _last(self, x: Tensor, ordered: Sequence[Segment], plan: _Plan) -> Tensor:
+        """The last layer: keys and values of every token, all else for the tokens that are asked for.
+
+        Returns:
+            float32 [sum of wanted, hidden], in the order of ``ordered``.
+        """
+        index = self.weights.shape.layers - 1
+        heads = self._heads(x, index, plan)
+        asked = [(s, s.stop - s.wanted) for s in ordered if s.wanted]
+        picked = [end - s.wanted + j for s, end in zip(ordered, plan.ends, strict=True) for j in range(s.wanted)]
+        if len(picked) == plan.tokens:
+            return self._mixed(x, heads, index, plan)
+        if not picked:
+            return x[:0]
+        places = self._indices(picked)
+        return self._mixed(x[places], heads[places], index, _Plan(asked, self.weights))
+
+    def _heads(self, x: Tensor, index: int, plan: _Plan) -> Tensor:
+        """Queries, keys and values, float32 [tokens, heads + 2 * kv_heads, head], the latter two put into the slots."""
+        shape, layer = self.weights.shape, self.weights.layers[index]
         h = self._norm(x, layer.before)
         qkv = layer.qkv(h)
         plan.add(index, "qkv", h, qkv)
@@ -127,10 +139,23 @@ class Model:
             turned[:, : shape.heads] = self._norm(turned[:, : shape.heads], layer.query_norm)
             turned[:, shape.heads :] = self._norm(turned[:, shape.heads :], layer.key_norm)
         torch.view_as_complex(turned.view(-1, shape.heads + shape.kv_heads, shape.head // 2, 2)).mul_(plan.turns)
-        plan.store(index, qkv[:, shape.heads * shape.head :])
-        mixed = plan.attend(index, heads[:, : shape.heads])
+        plan.store(index, heads[:, shape.heads :])
+        return heads
+
+    def _mixed(self, x: Tensor, heads: Tensor, index: int, plan: _Plan) -> Tensor:
+        """What a layer makes of x, float32 [tokens, hidden], once keys and values are in place."""
+        layer = self.weights.layers[index]
+        mixed = plan.attend(index, heads[:, : self.weights.shape.heads])
         y = layer.out(mixed)
         plan.add(index, "out", mixed, y)
+        x = y.add_(x)
+        h = self._norm(x, layer.after)
+        both = layer.gate_up(h)
+        plan.add(index, "gate_up", h, both)
+        gate, up = both.split(self.weights.shape.inner, 1)
+        h = functional.silu(gate).mul_(up)
+        y = layer.down(h)
+        plan.add(index, "down", h, y)
         return y.add_(x)
 
 
@@ -157,6 +182,22 @@ class _Call:
     columns: int
     first: int
     mask: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """Where the tokens in one block go.
+
+    Attributes:
+        packed: which of the packed tokens they are, int64 [tokens]; None for all of them.
+        rows: of each token's keys and values in ``block.layers``, int64 [tokens * parts].
+        places: of each token in the flat taps, int64 [tokens].
+    """
+
+    block: Block
+    packed: Tensor | None
+    rows: Tensor
+    places: Tensor
 
 
 class _Plan:
@@ -186,16 +227,25 @@ class _Plan:
         blocks: dict[int, list[int]] = {}
         for i, (segment, _) in enumerate(parts):
             blocks.setdefault(id(segment.slot.block), []).append(i)
-        self._stores: list[tuple[Block, Tensor | None, Tensor]] = []
+        self._stores: list[_Store] = []
         self._calls: list[_Call] = []
         asking: list[NDArray[np.int64]] = []
         for members in blocks.values():
             members.sort(key=lambda i: parts[i][0].slot.index)
             block = parts[members[0]][0].slot.block
             packed = np.concatenate([np.arange(starts[i], self.ends[i]) for i in members])
-            places = np.concatenate([positions[i] + parts[i][0].slot.start for i in members])
+            slots = np.concatenate([np.full(counts[i], parts[i][0].slot.index) for i in members])
+            at_slot = np.concatenate([positions[i] for i in members])
+            rows = (slots[:, None] * block.parts + np.arange(block.parts)) * block.length + at_slot[:, None]
             whole = len(blocks) == 1 and bool((np.diff(packed) == 1).all())
-            self._stores.append((block, None if whole else self._indices(packed), self._indices(places)))
+            self._stores.append(
+                _Store(
+                    block,
+                    None if whole else self._indices(packed),
+                    self._indices(rows.reshape(-1)),
+                    self._indices(slots * block.length + at_slot),
+                )
+            )
             self._calls += self._grouped(block, members, parts, starts, counts, asking)
         self._asking, self._answers = self._arranged(np.concatenate([np.zeros(0, np.int64), *asking]))
 
@@ -271,22 +321,23 @@ class _Plan:
                 delta.add(x[start:stop], y[start:stop])
 
     def store(self, layer: int, kv: Tensor) -> None:
-        """Put keys and values, float32 [tokens, 2 * kv_heads * head], into the slots."""
-        for block, packed, places in self._stores:
-            block.layers[layer].index_copy_(0, places, kv if packed is None else kv[packed])
+        """Put keys and values, float32 [tokens, 2 * kv_heads, head], into the slots."""
+        for s in self._stores:
+            own = kv if s.packed is None else kv[s.packed]
+            s.block.layers[layer].index_copy_(0, s.rows, own.flatten(0, 1))
 
     def keep(self, x: Tensor) -> None:
         """Put the residual stream, float32 [tokens, hidden], into the slots' taps."""
-        for block, packed, places in self._stores:
-            block.taps.index_copy_(0, places, x if packed is None else x[packed])
+        for s in self._stores:
+            s.block.taps.view(-1, self._shape.hidden).index_copy_(0, s.places, x if s.packed is None else x[s.packed])
 
     def tapped(self, x: Tensor) -> Tensor:
         """Fill x, float32 [tokens, hidden], from the slots' taps, and return it."""
-        for block, packed, places in self._stores:
-            kept = block.taps[places]
-            if packed is None:
+        for s in self._stores:
+            kept = s.block.taps.view(-1, self._shape.hidden)[s.places]
+            if s.packed is None:
                 return kept
-            x.index_copy_(0, packed, kept)
+            x.index_copy_(0, s.packed, kept)
         return x
 
     def attend(self, layer: int, queries: Tensor) -> Tensor:

@@ -17,14 +17,14 @@ Key = tuple[str | None, Ids]
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """Keys and values float32 [layers, tokens, 2 * kv_heads * head]; taps float32 [tokens, hidden]."""
+    """Keys and values float32 [layers, 2, kv_heads, tokens, head]; taps float32 [tokens, hidden]."""
 
-    stored: Tensor
+    kv: Tensor
     taps: Tensor
 
     @property
     def bytes(self) -> int:
-        return self.stored.nbytes + self.taps.nbytes
+        return self.kv.nbytes + self.taps.nbytes
 
 
 def beginning(prompt: Encoded) -> int:
@@ -55,11 +55,10 @@ class Prefixes:
     def put(self, slot: Slot, tokens: int) -> None:
         """Keep the first tokens of what ``slot`` holds in every layer, unless they are kept already."""
         key = (slot.adapter, tuple(slot.tokens[:tokens].tolist()))
-        here = slice(slot.start, slot.start + tokens)
-        size = slot.block.stored[:, here].nbytes + slot.block.taps[here].nbytes
-        if key in self._kept or size > self._budget:
+        kv, taps = slot.kv[:, :, :, :tokens], slot.taps[:tokens]
+        if key in self._kept or kv.nbytes + taps.nbytes > self._budget:
             return
-        self._kept[key] = _Kept(slot.block.stored[:, here].clone(), slot.block.taps[here].clone())
+        self._kept[key] = _Kept(kv.clone(memory_format=torch.contiguous_format), taps.clone())
         while sum(kept.bytes for kept in self._kept.values()) > self._budget:
             self._kept.popitem(last=False)
 
@@ -68,9 +67,8 @@ class Prefixes:
         """Copy a beginning that is kept into ``slot``."""
         kept = self._kept[adapter, ids]
         self._kept.move_to_end((adapter, ids))
-        here = slice(slot.start, slot.start + len(ids))
-        slot.block.stored[:, here] = kept.stored
-        slot.block.taps[here] = kept.taps
+        slot.kv[:, :, :, : len(ids)] = kept.kv
+        slot.taps[: len(ids)] = kept.taps
 
     def clear(self) -> None:
         """Keep nothing."""

@@ -7,8 +7,10 @@ again, so that a later row with the same beginning need not compute it anew.
 from __future__ import annotations
 
 import itertools
+import math
+import mmap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,22 +28,29 @@ class Block:
     """Slots of one length that lie side by side.
 
     Attributes:
-        keys: float32 [layers, slots, kv_heads, length, head], a view of what both kinds are stored in.
-        values: the like.
-        stored: float32 [layers, slots * length, 2 * kv_heads * head]; a token's keys, then its values.
-        layers: ``stored``, layer by layer.
-        taps: float32 [slots * length, hidden]: the residual stream before the first layer that any adapter touches.
+        kv: float32 [layers, slots, 2, kv_heads, length, head], keys and values.
+        keys: float32 [layers, slots, kv_heads, length, head], a view of ``kv``; ``values`` the like.
+        layers: ``kv``, layer by layer, as float32 [slots * parts * length, head] with ``parts`` = 2 * kv_heads.
+        taps: float32 [slots, length, hidden]: the residual stream before the first layer that any adapter touches.
+        tokens: int64 [slots, length], the ids of what each slot holds.
     """
 
     def __init__(self, shape: Shape, count: int, length: int, device: torch.device) -> None:
         self.length = length
-        kv = _zeros((shape.layers, count, length, 2, shape.kv_heads, shape.head), device)
-        self.keys = kv[:, :, :, 0].transpose(2, 3)
-        self.values = kv[:, :, :, 1].transpose(2, 3)
-        self.stored = kv.view(shape.layers, count * length, -1)
-        self.layers = self.stored.unbind(0)
-        self.taps = _zeros((count * length, shape.hidden), device)
+        self.parts = 2 * shape.kv_heads
+        self.kv = _zeros((shape.layers, count, 2, shape.kv_heads, length, shape.head), device)
+        self.keys, self.values = self.kv.unbind(2)
+        self.layers = self.kv.view(shape.layers, count * self.parts * length, shape.head).unbind(0)
+        self.taps = _zeros((count, length, shape.hidden), device)
+        self.tokens = np.zeros((count, length), dtype=np.int64)
         self.slots = [Slot(self, index) for index in range(count)]
+
+    def common(self, ids: NDArray[np.int64]) -> list[int]:
+        """Of how many leading ids, int64 [any], each slot's equal these; whether they mean anything is not asked."""
+        width = min(len(ids), self.length)
+        same = self.tokens[:, :width] == ids[:width]
+        first: list[int] = np.where(same.all(1), width, same.argmin(1)).tolist()
+        return first
 
     @property
     def idle(self) -> bool:
@@ -58,7 +67,6 @@ class Slot:
         whole: of how many tokens, from the first, it holds keys and values in every layer.
         lower: of how many in the layers below every adapter, with their taps; at least ``whole``.
         freed: a count that grows with every freeing, to find the slot that has been free longest.
-        tokens: their ids, int64 [length]; what stands after ``lower`` means nothing.
     """
 
     block: Block
@@ -68,16 +76,22 @@ class Slot:
     whole: int = 0
     lower: int = 0
     freed: int = 0
-    tokens: NDArray[np.int64] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """A place for as many ids as for keys."""
-        self.tokens = np.empty(self.block.length, dtype=np.int64)
 
     @property
-    def start(self) -> int:
-        """Where the slot starts in the block's flat stores."""
-        return self.index * self.block.length
+    def tokens(self) -> NDArray[np.int64]:
+        """The ids of what it holds, int64 [length]; what stands after ``lower`` means nothing."""
+        row: NDArray[np.int64] = self.block.tokens[self.index]
+        return row
+
+    @property
+    def kv(self) -> Tensor:
+        """Its keys and values, float32 [layers, 2, kv_heads, length, head]."""
+        return self.block.kv[:, self.index]
+
+    @property
+    def taps(self) -> Tensor:
+        """Its taps, float32 [length, hidden]."""
+        return self.block.taps[self.index]
 
     def forget(self) -> None:
         """Hold nothing that others may use."""
@@ -86,12 +100,11 @@ class Slot:
     def wipe(self) -> None:
         """Hold nothing that is no number, after a failure."""
         self.forget()
-        self.block.stored[:, self.start : self.start + self.block.length] = 0
+        self.kv.zero_()
 
     def cleanse(self) -> None:
         """Wipe it if it holds anything that is no number: the next owner's masks do not keep that out."""
-        here = self.block.stored[:, self.start : self.start + self.block.length]
-        if not bool(torch.isfinite(here.sum())):
+        if not bool(torch.isfinite(self.kv.sum())):
             self.wipe()
 
     def hold(self, ids: NDArray[np.int64], adapter: str | None, whole: int, lower: int) -> None:
@@ -113,9 +126,8 @@ class Slot:
 
     def copy(self, other: Slot, tokens: int, layers: int | None = None) -> None:
         """Copy keys, values and taps of another slot's first tokens, in all layers or the lowest few."""
-        here, there = slice(self.start, self.start + tokens), slice(other.start, other.start + tokens)
-        self.block.stored[:layers, here] = other.block.stored[:layers, there]
-        self.block.taps[here] = other.block.taps[there]
+        self.kv[:layers, :, :, :tokens] = other.kv[:layers, :, :, :tokens]
+        self.taps[:tokens] = other.taps[:tokens]
 
 
 class Slots:
@@ -146,6 +158,11 @@ class Slots:
         """Every slot, in use or not."""
         return itertools.chain.from_iterable(block.slots for block in self._blocks)
 
+    def common(self, ids: NDArray[np.int64]) -> Iterator[tuple[Slot, int]]:
+        """Every slot, and of how many leading ids, int64 [any], its tokens equal these."""
+        for block in self._blocks:
+            yield from zip(block.slots, block.common(ids), strict=True)
+
     def take(self, tokens: int, prefer: Slot | None = None) -> Slot | None:
         """Give a slot for a row of at most this many tokens, or None while there is no room for it.
 
@@ -157,7 +174,7 @@ class Slots:
         if prefer is not None and not prefer.busy and prefer.block.length >= length:
             slot: Slot | None = prefer
         else:
-            slot = self._longest_free(length) or self._made(length)
+            slot = self._free(length, 2 * length) or self._made(length)
         if slot is not None:
             slot.busy = True
         return slot
@@ -167,9 +184,10 @@ class Slots:
         slot.busy = False
         slot.freed = next(self._clock)
 
-    def _longest_free(self, length: int) -> Slot | None:
-        fitting = [s for s in self if not s.busy and s.block.length == length]
-        return min(fitting, key=lambda s: s.freed) if fitting else None
+    def _free(self, least: int, most: float) -> Slot | None:
+        """Of the free slots of a length between these, one of the shortest, and of those the one free longest."""
+        fitting = [s for b in self._blocks if least <= b.length <= most for s in b.slots if not s.busy]
+        return min(fitting, key=lambda s: (s.block.length, s.freed)) if fitting else None
 
     def _made(self, length: int) -> Slot | None:
         size = length * self.bytes_per_token
@@ -183,25 +201,27 @@ class Slots:
             elif count > 1:
                 count = 1
             elif self._blocks:
-                return self._longer(length)
+                return self._free(length, math.inf)
             else:
                 break  # alone, a row gets what it needs
         block = Block(self._shape, count, length, self._device)
         self._blocks.append(block)
         return block.slots[0]
 
-    def _longer(self, length: int) -> Slot | None:
-        """A free slot that is longer than needed, when no other can be made."""
-        fitting = [s for s in self if not s.busy and s.block.length > length]
-        return min(fitting, key=lambda s: (s.block.length, s.freed)) if fitting else None
-
 
 def _zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Zeros: what a mask hides is multiplied all the same, and must be a number.
 
-    On a CPU, NumPy's take no memory before they are written to, torch's do.
+    On a CPU they take memory page by page as they are written to; in huge pages, whole slots would be taken at once.
     """
-    return torch.from_numpy(np.zeros(shape, dtype=np.float32)).to(device)
+    if device.type != "cpu":
+        return torch.zeros(shape, device=device)
+    size = 4 * math.prod(shape)
+    own = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    pages = mmap.mmap(-1, size, **own)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(pages, dtype=torch.float32).view(shape)
 
 
 def _rounded(tokens: int) -> int:
