@@ -29,6 +29,8 @@ from .workloads import WORKLOADS, Row, Rows, Workload
 
 POINT = 0.01
 """How far valid outputs and the task's score may fall behind the reference's."""
+WARMING = 8
+"""So many stacks, alone and together, warm an engine up; slow ones would need minutes for more."""
 Json = dict[str, Any]
 
 
@@ -173,7 +175,7 @@ class _Workload:
     def run(self) -> None:
         rows = self._workload.rows(self._plan.data, self._plan.quality)
         sizes = [size for _ in range(self._plan.rounds) for _, size in self._plan.measurements()]
-        warm, tried, *slices = rows.slices([max(4, max(self._plan.concurrency)), self._plan.isolation, *sizes])
+        warm, tried, *slices = rows.slices([WARMING, self._plan.isolation, *sizes])
         reference, told = self._reference(rows)
         work = self._work(told)
         specs = [s for s in self._plan.engines if s.kind != "peer" or self._workload.peers]
@@ -270,10 +272,10 @@ class _Workload:
 
     def _warm(self, pilot: Pilot, warm: Sequence[Json]) -> float:
         """Seconds of the first questions, alone and together."""
-        counts = (1, max(self._plan.concurrency))
+        plan = ((2, 1), (WARMING, min(WARMING, max(self._plan.concurrency))))
         return sum(
-            float(pilot.call("ask", inputs=list(warm[: max(2, clients)]), concurrency=clients)["seconds"])
-            for clients in counts
+            float(pilot.call("ask", inputs=list(warm[:count]), concurrency=clients)["seconds"])
+            for count, clients in plan
         )
 
     def _close_if_scarce(self, entrant: Entrant) -> None:

@@ -86,6 +86,7 @@ _ALL = (
         ("numpy", "gguf==0.19.0", "cmake", "ninja"),
         torch=False,
         builds="0.3.36",
+        variables={"GOMP_SPINCOUNT": "100"},  # servers that work at once would wait for each other by spinning
     ),
     Peer(
         "vllm",
