@@ -37,8 +37,8 @@ def shared_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        default=os.environ.get("FSLM_BENCH_DATA"),
-        help="the folder of the public sets (FSLM_BENCH_DATA)",
+        default=os.environ.get("BENCH_DATA"),
+        help="the folder of the public sets (BENCH_DATA)",
     )
     parser.add_argument("--cores", default=None, help="the cores to pin to, as 0,1; the first two there are")
     parser.add_argument(
@@ -58,7 +58,7 @@ def data_of(asked: argparse.Namespace) -> Path:
         BenchError: it was not named.
     """
     if not asked.data:
-        raise BenchError("--data DIR (or FSLM_BENCH_DATA) names the folder that holds bitext_support/ and sgd/")
+        raise BenchError("--data DIR (or BENCH_DATA) names the folder that holds bitext_support/ and sgd/")
     return Path(asked.data)
 
 
