@@ -1,8 +1,9 @@
 """Does the fused executor write what the generic one writes? Row by row, alone and in mixed batches.
 
     python -m tests.bench agree --data DIR --engine fused-bfloat16 --against generic-bfloat16 --rows 1000
+    python -m tests.bench agree --data DIR --engine fused-float16,fused-int8 --rows 1000
 
-Both engines answer the same rows: the candidate each row alone and again with 32 in flight (stages and rows mixed),
+All engines answer the same rows: a candidate each row alone and again with 32 in flight (stages and rows mixed),
 the other one alone. Of every row whose messages are not the same, the first step that differs although its prompt is
 the same is looked at: at the first token that differs, the generic executor in float32 is asked how far apart the two
 candidates are, by their logits (normalisation cancels). Below 0.1 nat it is a near-tie, which rounding may decide
@@ -18,7 +19,7 @@ import argparse
 import json
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -114,10 +115,18 @@ class Agreement:
         self._cores = cores
         self._torch = torch
 
-    def run(self, engine: EngineSpec, against: EngineSpec, concurrency: int, folder: Path) -> Json:
-        """Let both answer, compare, and look at each difference."""
-        alone, mixed = self._answers(engine, (1, concurrency), folder)
+    def run(
+        self, engines: Sequence[EngineSpec], against: EngineSpec, concurrency: int, folder: Path
+    ) -> Iterator[Json]:
+        """Let all answer, compare each of the engines with the other one, and look at each difference."""
         (other,) = self._answers(against, (1,), folder)
+        for engine in engines:
+            alone, mixed = self._answers(engine, (1, concurrency), folder)
+            yield self._compared(engine, alone, mixed, against, other, folder)
+
+    def _compared(
+        self, engine: EngineSpec, alone: Json, mixed: Json, against: EngineSpec, other: Json, folder: Path
+    ) -> Json:
         pairs = {
             "alone, the other": (alone, other),
             "mixed, the other": (mixed, other),
@@ -202,7 +211,7 @@ def main(arguments: list[str]) -> int:
         prog="python -m tests.bench agree", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     shared_options(parser)
-    parser.add_argument("--engine", default="fused-auto")
+    parser.add_argument("--engine", default="fused-auto", help="one, or several joined by commas")
     parser.add_argument("--against", default="generic")
     parser.add_argument("--workload", default="support", choices=WORKLOADS)
     parser.add_argument("--rows", type=int, default=1000, help="development rows, then training rows")
@@ -210,13 +219,15 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     drawn = WORKLOADS[asked.workload].rows(data_of(asked), 0)
     agreement = Agreement(asked.workload, drawn.timing[: asked.rows], cores_of(asked), torch_of(asked))
-    (engine,), (against,) = chosen(asked.engine), chosen(asked.against)
+    (against,) = chosen(asked.against)
+    found, console = [], Console(highlight=False, markup=False, width=160)
     with tempfile.TemporaryDirectory(prefix="fslm-agree-") as folder:
-        found = agreement.run(engine, against, asked.concurrency, Path(folder))
-    show(found, Console(highlight=False, markup=False, width=160))
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return 0 if found["holds"] else 1
+        for each in agreement.run(chosen(asked.engine), against, asked.concurrency, Path(folder)):
+            show(each, console)
+            found.append(each)
+            if asked.json:
+                asked.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0 if all(each["holds"] for each in found) else 1
 
 
 __all__ = ["Agreement", "Difference", "by_place", "differences", "holds", "main"]

@@ -6,22 +6,27 @@ and PEFT for that row alone.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import AutoConfig
 
 from fslm_core.backends.protocol import Sampling
 from fslm_core.backends.torch.fused import flight
 from fslm_core.backends.torch.fused.products import Format
+from fslm_core.backends.torch.fused.shape import Shape
+from fslm_core.backends.torch.fused.slots import Block, Slots
 from fslm_core.backends.torch.row import Row
 from fslm_core.backends.torch.vocabulary import Grammar
 from fslm_core.errors import BackendError
 
-from .flights import TARGETS, TIMES, Desk, assert_faithful, make_base, prompt, wreck
+from .flights import CPU, TARGETS, TIMES, Desk, assert_faithful, make_base, prompt, wreck
 from .test_torch_backend_adapters import make_adapter
 
 pytestmark = pytest.mark.torch
@@ -339,6 +344,49 @@ def test_memory_stays_within_the_budget_and_rows_wait_for_it(house: House) -> No
     assert [row.prompt.ids for row in rows] == prompts
     for row in rows:
         assert_faithful(row, house.base, None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells a process's own memory on Linux only")
+def test_a_slot_takes_memory_as_it_is_written_to() -> None:
+    shape = Shape(30, 576, 9, 3, 64, 1536, 100, 1e-5, False)
+    before = own_memory()
+    slots = Slots(shape, 2 << 30, CPU)
+    held = [slot for _ in range(8) if (slot := slots.take(4096)) is not None]
+    assert slots.reserved > 1 << 30 and own_memory() - before < 1 << 26
+    for slot in held:
+        slot.kv[:, :, :, :40] = 1
+    written = 40 * slots.bytes_per_token * len(held)
+    assert own_memory() - before < 2 * written + (1 << 26)
+
+
+def test_a_free_slot_of_up_to_twice_the_length_is_taken_before_another_is_made(house: House) -> None:
+    slots = Slots(Shape.of(AutoConfig.from_pretrained(house.base)), 1 << 30, CPU)
+    longest, long = slots.take(400), slots.take(150)
+    assert longest is not None and long is not None
+    slots.free(longest)
+    assert slots.take(100) is not longest
+    slots.free(long)
+    assert slots.take(100) is long and slots.take(300) is longest
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 2), min_size=6, max_size=6), min_size=1, max_size=5),
+    st.lists(st.integers(0, 2), min_size=1, max_size=9),
+)
+def test_what_slots_have_in_common_with_a_prompt_is_counted_from_its_first_token(
+    held: list[list[int]], ids: list[int]
+) -> None:
+    block = Block(Shape(1, 2, 1, 1, 2, 2, 3, 1e-5, False), len(held), 6, CPU)
+    for slot, tokens in zip(block.slots, held, strict=True):
+        slot.tokens[:] = tokens
+    naive = [next((i for i, (a, b) in enumerate(zip(t, ids, strict=False)) if a != b), min(6, len(ids))) for t in held]
+    assert block.common(np.array(ids)) == naive
+
+
+def own_memory() -> int:
+    """Bytes that this process has for itself, by the kernel."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
 def test_a_row_larger_than_the_budget_runs_alone(house: House) -> None:
