@@ -115,9 +115,7 @@ class Agreement:
         self._cores = cores
         self._torch = torch
 
-    def run(
-        self, engines: Sequence[EngineSpec], against: EngineSpec, concurrency: int, folder: Path
-    ) -> Iterator[Json]:
+    def run(self, engines: Sequence[EngineSpec], against: EngineSpec, concurrency: int, folder: Path) -> Iterator[Json]:
         """Let all answer, compare each of the engines with the other one, and look at each difference."""
         (other,) = self._answers(against, (1,), folder)
         for engine in engines:
