@@ -7,7 +7,8 @@
 **Trace.** A process writes runs and says which are finished. It is held still (SIGSTOP), what it has said is read, and
 a while later it is held still again: then the database and its write-ahead log are copied, without the shared index,
 which a restart does not have either. What the log gained between the two moments is cut off or garbled at a random
-byte, for none of it was promised when the first moment's words were read. The copy is opened as the next command would
+byte, for none of it was promised when the first moment's words were read. (Unless the log was begun anew or carried into
+the database meanwhile: before that, SQLite syncs it.) The copy is opened as the next command would
 open it: its integrity check must say ok, and every run that was said to be finished must have succeeded, with its
 output.
 
@@ -141,14 +142,15 @@ class Campaign:
         writer.hold()
         promised = writer.said.decode().split("\n")[:-1]
         log = Path(f"{path}-wal")
-        sure, salt = written(log), salt_of(log)
+        sure, salt, before = written(log), salt_of(log), path.read_bytes()
         writer.go_on(self.chance.uniform(0.0, 0.02))
         writer.hold()
         copy = self.folder / "copy"
         copy.mkdir()
         for file in (path, log):
             shutil.copyfile(file, copy / file.name)
-        if salt_of(log) == salt and log.stat().st_size > sure:  # not begun anew meanwhile: the rest was not promised
+        synced = (copy / path.name).read_bytes() != before  # the log is synced before it is carried into the database
+        if salt_of(log) == salt and not synced and log.stat().st_size > sure:
             self._tear(copy / log.name, sure)
         self._open(copy / path.name, promised)
         shutil.rmtree(copy)
