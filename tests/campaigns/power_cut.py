@@ -7,10 +7,9 @@
 **Trace.** A process writes runs and says which are finished. It is held still (SIGSTOP), what it has said is read, and
 a while later it is held still again: then the database and its write-ahead log are copied, without the shared index,
 which a restart does not have either. What the log gained between the two moments is cut off or garbled at a random
-byte, for none of it was promised when the first moment's words were read. (Unless the log was begun anew or carried into
-the database meanwhile: before that, SQLite syncs it.) The copy is opened as the next command would
-open it: its integrity check must say ok, and every run that was said to be finished must have succeeded, with its
-output.
+byte, for none of it was promised when the first moment's words were read. (Unless the log was begun anew or carried
+into the database meanwhile: before that, SQLite syncs it.) The copy is opened as the next command would open it: its
+integrity check must say ok, and every run that was said to be finished must have succeeded, with its output.
 
 **Batch.** A batch is held still and its output and journal are copied. What each gained since the journal's last mark
 is cut off or garbled at a random byte; the copy is resumed to its end and must give the rows of an undisturbed batch.
