@@ -272,10 +272,10 @@ class _Workload:
 
     def _warm(self, pilot: Pilot, warm: Sequence[Json]) -> float:
         """Seconds of the first questions, alone and together."""
-        plan = ((2, 1), (WARMING, min(WARMING, max(self._plan.concurrency))))
+        together = min(WARMING, max(self._plan.concurrency))
         return sum(
             float(pilot.call("ask", inputs=list(warm[:count]), concurrency=clients)["seconds"])
-            for count, clients in plan
+            for count, clients in ((2, 1), (WARMING, together))
         )
 
     def _close_if_scarce(self, entrant: Entrant) -> None:

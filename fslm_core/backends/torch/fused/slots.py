@@ -174,7 +174,7 @@ class Slots:
         if prefer is not None and not prefer.busy and prefer.block.length >= length:
             slot: Slot | None = prefer
         else:
-            slot = self._free(length, 2 * length) or self._made(length)
+            slot = self._spare(length, 2 * length) or self._made(length)
         if slot is not None:
             slot.busy = True
         return slot
@@ -184,7 +184,7 @@ class Slots:
         slot.busy = False
         slot.freed = next(self._clock)
 
-    def _free(self, least: int, most: float) -> Slot | None:
+    def _spare(self, least: int, most: float) -> Slot | None:
         """Of the free slots of a length between these, one of the shortest, and of those the one free longest."""
         fitting = [s for b in self._blocks if least <= b.length <= most for s in b.slots if not s.busy]
         return min(fitting, key=lambda s: (s.block.length, s.freed)) if fitting else None
@@ -201,7 +201,7 @@ class Slots:
             elif count > 1:
                 count = 1
             elif self._blocks:
-                return self._free(length, math.inf)
+                return self._spare(length, math.inf)
             else:
                 break  # alone, a row gets what it needs
         block = Block(self._shape, count, length, self._device)
