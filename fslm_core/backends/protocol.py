@@ -64,6 +64,7 @@ class Request:
         deadline: :func:`time.monotonic` seconds after which the work must stop, or None.
         priority: smaller goes first among those waiting.
         group: whose work it is; groups share the machine alike, whatever each of them asks for. Empty: its own.
+        run: of which run it is a part; a run that was begun is ended before others are begun. Empty: its own.
         on_overflow: what to do when prompt and ``max_tokens`` exceed the context: refuse, or shorten the
             data spans from their end and record it.
     """
@@ -79,6 +80,7 @@ class Request:
     deadline: float | None = None
     priority: int = 0
     group: str = ""
+    run: str = ""
     on_overflow: Overflow = "error"
 
 

@@ -214,6 +214,7 @@ class Walk:
                 seed=seed,
                 deadline=self.deadline,
                 group=self.group or self.run.id,
+                run=self.run.id,
                 on_overflow=stage.decoding.on_overflow,
             )
             generation = await self._generate(step, request)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fslm_core.backends.torch.queue import FairQueue
+from fslm_core.backends.torch.queue import PASSED, FairQueue
 
 
 @dataclass(eq=False)
@@ -20,6 +20,7 @@ class Item:
     group: str
     cost: int
     priority: int
+    job: str = ""
     number: int = field(default_factory=itertools.count().__next__)
 
 
@@ -35,7 +36,7 @@ def filled(*waiting: Item) -> FairQueue[Item]:
 
 
 def push(queue: FairQueue[Item], item: Item) -> None:
-    queue.push(item, group=item.group, cost=item.cost, priority=item.priority)
+    queue.push(item, group=item.group, job=item.job, cost=item.cost, priority=item.priority)
 
 
 def drained(queue: FairQueue[Item]) -> list[Item]:
@@ -118,6 +119,53 @@ def test_what_is_left_moves_up_when_work_before_it_is_cancelled() -> None:
     queue = filled(Item("a", 1, 0), costly, wanted, *(Item("b", 10, 0) for _ in range(5)))
     queue.sweep(lambda item: item is costly)
     assert drained(queue).index(wanted) <= 3
+
+
+def run(group: str, number: int, cost: int = 1) -> list[Item]:
+    """The pieces of one run."""
+    return [Item(group, cost, 0, job=f"{group} {number}") for _ in range(3)]
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=10))
+def test_a_run_that_has_begun_goes_before_those_that_have_not(groups: list[str]) -> None:
+    """Some pieces wait from the first, others come once those before them are served."""
+    runs = [run(group, n) for n, group in enumerate(groups)]
+    queue = filled(*(piece for pieces in runs for piece in pieces[:2]))
+    out = []
+    while queue:
+        out.append(item := queue.pop())
+        pieces = next(pieces for pieces in runs if item in pieces)
+        if item is pieces[1]:
+            push(queue, pieces[2])
+    assert sorted(map(id, out)) == sorted(id(piece) for pieces in runs for piece in pieces)
+    assert all(len({item.job for item in out[n : n + 3]}) == 1 for n in range(0, len(out), 3))
+
+
+@given(st.integers(1, 4))
+def test_runs_without_end_do_not_keep_others_from_beginning(many: int) -> None:
+    queue = filled(*(Item("agents", 1, 0, job=f"agent {n}") for n in range(many)))
+    for _ in range(many):
+        queue.pop()
+    for n in range(many):
+        push(queue, Item("agents", 1, 0, job=f"agent {n}"))
+    single = Item("single", 1, 0)
+    push(queue, single)
+    before = 0
+    while (item := queue.pop()) is not single:
+        push(queue, Item("agents", 1, 0, job=item.job))
+        before += 1
+    assert before == PASSED
+
+
+def test_what_goes_before_others_is_charged_all_the_same() -> None:
+    """A batch of long runs does not get more than a batch of short ones."""
+    long = [run("long", n) for n in range(8)]
+    short = [Item("short", 1, 0) for _ in range(24)]
+    queue = filled(*itertools.chain(*long), *short)
+    out = drained(queue)
+    for n in range(4, 40, 4):
+        had = Counter(item.group for item in out[:n])
+        assert abs(had["long"] - had["short"]) <= 4
 
 
 @given(st.lists(urgent_or_not, max_size=40), st.sets(st.integers(0, 40)))

@@ -91,7 +91,14 @@ class TorchBackend:
                 hint="raise torch.max_batch",
             )
         mailbox = Mailbox()
-        task = Task(mailbox, deadline=request.deadline, priority=request.priority, group=request.group or request.id)
+        own = request.id
+        task = Task(
+            mailbox,
+            deadline=request.deadline,
+            priority=request.priority,
+            group=request.group or own,
+            run=request.run or own,
+        )
         asked = time.monotonic()
         try:
             await self._within(request.deadline, self._prepare(self._fill, request, task, asked))

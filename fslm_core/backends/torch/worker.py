@@ -69,7 +69,7 @@ class Task:
     """Work for one caller: rows to write, or an errand.
 
     ``errand`` is given the checkpoint; what it returns is sent back. ``group`` is whose work it is, of those that
-    share the machine alike.
+    share the machine alike, and ``run`` the part of it to which this belongs.
     """
 
     mailbox: Mailbox
@@ -79,6 +79,7 @@ class Task:
     deadline: float | None = None
     priority: int = 0
     group: str = ""
+    run: str = ""
     over: bool = False
     """Set by the caller to stop the work, and by the worker when it has sent an error."""
 
@@ -163,7 +164,7 @@ class Worker:
             queue = self._queues.setdefault(task.ref.path, FairQueue())
             for row in task.rows or (None,):
                 cost = 1 if row is None else len(row.prompt.ids) + row.max_tokens
-                queue.push(_Waiting(task, row), group=task.group, cost=cost, priority=task.priority)
+                queue.push(_Waiting(task, row), group=task.group, job=task.run, cost=cost, priority=task.priority)
             self._news.notify()
 
     def close(self) -> None:

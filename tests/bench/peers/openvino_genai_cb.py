@@ -12,21 +12,18 @@ import importlib.metadata
 import subprocess
 import sys
 from collections import deque
-from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from tests.bench.peers import weights
-from tests.bench.peers.gbnf import grammar
+from tests.bench.peers.gbnf import for_xgrammar
 from tests.bench.peers.protocol import Answer, Engine, Job, Request, Tell, main
 
 CACHE_GB = 1
 MAX_SEQS = 64
 INT4 = ("--weight-format", "int4", "--group-size", "32", "--ratio", "1.0")
 FORMATS = {"fp16": ("--weight-format", "fp16"), "int8": ("--weight-format", "int8"), "int4": INT4}
-
-_lean = lru_cache(maxsize=None)(grammar)
 
 
 def model(job: Job, adapter: Path | None) -> Path:
@@ -196,7 +193,7 @@ def _config(request: Request, end: int) -> Any:
     config.eos_token_id = end
     config.stop_token_ids = {end}
     if request.schema is not None:
-        config.structured_output_config = ov.StructuredOutputConfig(grammar=_lean(request.schema))
+        config.structured_output_config = ov.StructuredOutputConfig(grammar=for_xgrammar(request.schema))
     return config
 
 
