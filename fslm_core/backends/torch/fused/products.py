@@ -6,13 +6,14 @@ Every product takes and gives float32; the formats differ in how the weight is k
 - ``bfloat16``: inputs and weights in bfloat16, sums in float32 (oneDNN). Quick where the CPU or GPU multiplies it.
 - ``float16``: weights packed in float16, inputs and sums in float32 (FBGEMM). A bfloat16 checkpoint loses nothing
   that matters: float16 has three more bits of mantissa, and a weight below 6e-8 is as good as none.
-- ``int8``: weights in 7 bits by output channel, inputs in 8 bits by row, sums in int32 (FBGEMM). Seven bits, because
-  CPUs without VNNI add two products in 16 bits, which full ranges would overflow without a word.
+- ``int8``: weights by output channel and inputs by row in 181 steps each, sums in int32 (FBGEMM). No more steps,
+  because CPUs without VNNI add two products in 16 bits, which full ranges would overflow without a word.
 - ``int4``: weights in 4 bits by group of 32 inputs, with scale and zero point; inputs and sums in float32.
 """
 
 from __future__ import annotations
 
+import math
 import platform
 import warnings
 from collections.abc import Callable
@@ -28,8 +29,10 @@ from ..machine import FAST_BFLOAT16
 Format = Literal["float32", "bfloat16", "float16", "int8", "int4"]
 FORMATS: tuple[Format, ...] = ("float32", "bfloat16", "float16", "int8", "int4")
 INT4_GROUP = 32
-_INT7 = 63
-_INT8 = 127
+_STEPS = 90
+"""Weights lie between minus and plus this, inputs too but for an offset that makes them positive: two products come to
+2 * 90 * 181 = 32,580 at most, and 16 bits hold 32,767."""
+_SPREAD = 32
 
 
 class Product(Protocol):
@@ -66,17 +69,21 @@ class Half:
 
 
 class Int8:
-    """7-bit weights by output channel, 8-bit inputs by row (FBGEMM).
+    """Whole numbers for weights by output channel and for inputs by row (FBGEMM).
 
-    Each row is divided by its own greatest magnitude first, so that one scale serves all of them and a row's result
-    does not depend on its neighbours.
+    Inputs and weights are turned alike first, by a Hadamard matrix over every 32 neighbouring inputs, which changes no
+    product but spreads the few great inputs that would leave no steps for the others (QuaRot: Ashkboos et al. 2024,
+    arXiv 2404.00456). Each row is then divided by its own greatest magnitude, so that one scale serves all of them
+    and a row's result does not depend on its neighbours.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        weight = weight.float()
-        scales = (weight.abs().amax(1) / _INT7).clamp_min(torch.finfo(torch.float32).tiny).double()
+        self._width = math.gcd(weight.shape[1], _SPREAD)
+        self._turn = _hadamard(self._width)
+        weight = self._turned(weight.float()).div_(self._width)
+        scales = (weight.abs().amax(1) / _STEPS).clamp_min(torch.finfo(torch.float32).tiny).double()
         zeros = torch.zeros(len(weight), dtype=torch.long)
-        whole = (weight / scales[:, None].float()).round().clamp(-_INT7, _INT7).to(torch.int8)
+        whole = (weight / scales[:, None].float()).round().clamp(-_STEPS, _STEPS).to(torch.int8)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # these tensors go some day; this one is gone at once
             quantised = torch._make_per_channel_quantized_tensor(whole, scales, zeros, 0)
@@ -88,9 +95,22 @@ class Int8:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Multiply: float32 [tokens, in] to float32 [tokens, out]."""
+        x = self._turned(x)
         largest = x.abs().amax(1, keepdim=True).clamp_min_(1e-30)
-        y = self._multiply(x / largest, 1 / _INT8, _INT8 + 1, self._packed).mul_(largest)
+        y = self._multiply(x.div_(largest), 1 / _STEPS, _STEPS + 1, self._packed).mul_(largest)
         return y if self._bias is None else y.add_(self._bias)
+
+    def _turned(self, x: Tensor) -> Tensor:
+        """Turn each piece of the inputs; what is turned twice is ``width`` times itself."""
+        return (x.reshape(-1, self._width) @ self._turn).view_as(x)
+
+
+def _hadamard(size: int) -> Tensor:
+    """Sylvester's Hadamard matrix of ones and minus ones, float32 [size, size]; the size is a power of two."""
+    matrix = torch.ones(1, 1)
+    while len(matrix) < size:
+        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
+    return matrix
 
 
 class Int4:
