@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import warnings
 from dataclasses import replace
@@ -140,6 +141,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--plot", type=Path, metavar="OUT.png", help="draw what was found")
     asked = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     told = Console(stderr=True, highlight=False)
     plan = plan_of(asked)
     found = Comparison(plan, lambda line: told.print(line, markup=False)).run()
@@ -149,7 +151,7 @@ def main(arguments: list[str]) -> int:
     if asked.plot and found.records:
         plot.draw(found.records, asked.plot)
     report.show(whole, Console(width=None if sys.stdout.isatty() else 200))
-    return 0 if found.records else 1
+    return 130 if found.stopped else 0 if found.records else 1
 
 
 __all__ = ["cores_of", "data_of", "main", "plan_of", "shared_options", "torch_of"]

@@ -90,6 +90,10 @@ class Quality:
         """Whether neither is more than a point behind."""
         return self.valid >= self.reference_valid - POINT and self.score >= self.reference_score - POINT
 
+    def __str__(self) -> str:
+        of = f"(the reference {self.reference_valid:.3f}, {self.reference_score:.3f})"
+        return f"valid {self.valid:.3f}, score {self.score:.3f} {of}, {self.agreement:.3f} of the messages the same"
+
 
 @dataclass
 class Entrant:
@@ -114,6 +118,7 @@ class Found:
     overheads: list[Json] = field(default_factory=list)
     work: dict[str, Json] = field(default_factory=dict)
     rates: Rates | None = None
+    stopped: bool = False
 
 
 class Comparison:
@@ -130,7 +135,7 @@ class Comparison:
         self._rates: list[Rates] = []
 
     def run(self) -> Found:
-        """Every workload, one after another.
+        """Every workload, one after another. Ctrl-C ends it, and what was measured until then counts.
 
         Raises:
             BenchError: the rows are not there, or the reference itself does not run.
@@ -138,7 +143,12 @@ class Comparison:
         for name in self._plan.workloads:
             self._measure_machine()
             with tempfile.TemporaryDirectory(prefix="fslm-bench-") as folder, ExitStack() as stack:
-                _Workload(self._plan, WORKLOADS[name], Path(folder), stack, self._say, self._found, self._limits).run()
+                try:
+                    _Workload(self._plan, WORKLOADS[name], Path(folder), stack, self._say, self._found, self._limits).run()
+                except KeyboardInterrupt:
+                    self._say("stopped: what was measured until now is told")
+                    self._found.stopped = True
+                    break
         return self._found
 
     def _measure_machine(self) -> None:
@@ -180,11 +190,13 @@ class _Workload:
         work = self._work(told)
         specs = [s for s in self._plan.engines if s.kind != "peer" or self._workload.peers]
         entrants = list(self._admitted(specs, rows, warm, tried, reference))
-        self._rounds(entrants, warm, slices)
-        for entrant in entrants:
-            self._close(entrant)
-        self._overheads(told, rows)
-        self._record(entrants, work)
+        try:
+            self._rounds(entrants, warm, slices)
+            for entrant in entrants:
+                self._close(entrant)
+            self._overheads(told, rows)
+        finally:
+            self._record(entrants, work)
 
     # -- one engine -------------------------------------------------------------------------------------------------
 
@@ -210,7 +222,10 @@ class _Workload:
         for spec in specs:
             self._say(f"{self._workload.name}: {spec.name} loads, is scored, is checked")
             try:
-                yield self._admit(spec, rows, warm, tried, reference)
+                entrant = self._admit(spec, rows, warm, tried, reference)
+                assert entrant.quality is not None
+                self._say(f"{self._workload.name}: {spec.name}: {entrant.quality}")
+                yield entrant
             except (BenchError, OSError) as error:
                 self._fail(spec, str(error))
 
@@ -257,6 +272,7 @@ class _Workload:
                     try:
                         timing = self._open(entrant, warm).time(inputs, clients, self._plan.patience)
                         entrant.timings.setdefault(clients, []).append(timing)
+                        self._note_memory(entrant)
                         self._close_if_scarce(entrant)
                     except BenchError as error:
                         self._fail(entrant.spec, str(error))
@@ -285,9 +301,13 @@ class _Workload:
             self._close(entrant)
 
     @staticmethod
-    def _close(entrant: Entrant) -> None:
+    def _note_memory(entrant: Entrant) -> None:
         if entrant.pilot is not None:
             entrant.peak_rss_mb = max(entrant.peak_rss_mb, entrant.pilot.call("memory")["peak_rss_mb"])
+
+    def _close(self, entrant: Entrant) -> None:
+        self._note_memory(entrant)
+        if entrant.pilot is not None:
             entrant.pilot.close()
             entrant.pilot = None
 
