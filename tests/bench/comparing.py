@@ -140,16 +140,18 @@ class Comparison:
         Raises:
             BenchError: the rows are not there, or the reference itself does not run.
         """
-        for name in self._plan.workloads:
-            self._measure_machine()
-            with tempfile.TemporaryDirectory(prefix="fslm-bench-") as folder, ExitStack() as stack:
-                try:
-                    _Workload(self._plan, WORKLOADS[name], Path(folder), stack, self._say, self._found, self._limits).run()
-                except KeyboardInterrupt:
-                    self._say("stopped: what was measured until now is told")
-                    self._found.stopped = True
-                    break
+        try:
+            for name in self._plan.workloads:
+                self._measure_machine()
+                self._run(WORKLOADS[name])
+        except KeyboardInterrupt:
+            self._say("stopped: what was measured until now is told")
+            self._found.stopped = True
         return self._found
+
+    def _run(self, workload: Workload) -> None:
+        with tempfile.TemporaryDirectory(prefix="fslm-bench-") as folder, ExitStack() as stack:
+            _Workload(self._plan, workload, Path(folder), stack, self._say, self._found, self._limits).run()
 
     def _measure_machine(self) -> None:
         self._rates.append(machine.rates(self._plan.cores))
