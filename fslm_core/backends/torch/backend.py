@@ -91,13 +91,12 @@ class TorchBackend:
                 hint="raise torch.max_batch",
             )
         mailbox = Mailbox()
-        own = request.id
         task = Task(
             mailbox,
             deadline=request.deadline,
             priority=request.priority,
-            group=request.group or own,
-            run=request.run or own,
+            group=request.group or request.id,
+            run=request.run or request.id,
         )
         asked = time.monotonic()
         try:
