@@ -1,0 +1,3 @@
+"""Words of a house glossary."""
+
+WORDS = {"invoice": "bill", "cancellation": "order stop", "escalation": "hand-over"}
