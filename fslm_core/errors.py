@@ -18,6 +18,7 @@
     ├── PluginError                a plugin cannot be loaded or breaks a rule
     │   ├── PluginLoadError          it raised, or returned the wrong type (it is quarantined)
     │   └── DuplicateNameError       two owners of one name
+    ├── LockError                  what would run is not what the lock file says (carries the differences)
     ├── CheckpointError            a model's weights or tokenizer
     │   ├── CheckpointUnavailableError  not in the cache and not to be had
     │   └── CheckpointCorruptError   other bytes than the hash promises
@@ -381,6 +382,44 @@ class DuplicateNameError(PluginError):
     """
 
     code = "duplicate-name"
+
+
+class LockError(FslmError):
+    """What would run is not what the lock file says; ``differences`` says all of it, not just the first.
+
+    A plugin was upgraded, changed, installed or removed since the lock was written, an adapter, a template, a schema or
+    a checkpoint is another, the settings choose another model, the core has another version. Also: the file is not
+    there or is no lock file, or going back to the lock before it did not succeed. No weight was loaded.
+
+    Next: ``fslm lock`` if the change is meant, ``fslm lock --restore`` to go back to the lock before;
+    ``fslm lock --check`` tells what differs.
+
+    Args:
+        differences: each as ``what: locked …, found …``.
+    """
+
+    code = "lock"
+    exit_code = 4
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        differences: Sequence[str] = (),
+        found: object = None,
+        expected: object = None,
+        hint: str | None = None,
+    ) -> None:
+        self.differences = tuple(differences)
+        super().__init__(what, where=where, found=found, expected=expected, hint=hint)
+
+    def __str__(self) -> str:
+        head, *rows = super().__str__().split("\n")
+        return "\n".join([head, *(f"  - {difference}" for difference in self.differences), *rows])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "differences": list(self.differences)}
 
 
 class CheckpointError(FslmError):

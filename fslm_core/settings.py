@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -110,6 +110,19 @@ class StageSettings(_Section):
     """The name of one of the stage's variants."""
     allow_untrained: bool = False
     """Accept an adapter that was trained for another base or output schema."""
+    candidate: Path | None = None
+    """A PEFT folder to try beside the stage's own adapter; what it writes is recorded and never returned."""
+    candidate_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Of the candidate's weights, hex; checked on load."""
+    shadow: float = Field(default=0.0, ge=0, le=1)
+    """The share of the stage's runs that the candidate runs beside, 0 to 1."""
+
+    @field_validator("candidate_sha256", "shadow")
+    @classmethod
+    def _of_a_candidate(cls, value: Any, info: ValidationInfo) -> Any:
+        if value and info.data.get("candidate") is None:
+            raise ValueError("it needs a candidate: the path of a PEFT folder")
+        return value
 
 
 class Settings(BaseSettings):
@@ -139,6 +152,12 @@ class Settings(BaseSettings):
     """These plugins are never imported."""
     foreign_checks: Names = ()
     """Plugins whose ``fslm_check_message`` also judges the stages of other plugins."""
+    trace_hooks: bool = False
+    """Print each call of a plugin's hook to standard error: whose it is, how long it took, what came back."""
+    locked: bool = False
+    """Refuse to run anything that is not as the lock file says; ``fslm lock`` writes that file."""
+    lock_file: Path = Path("fslm.lock")
+    """The lock file."""
     trace: TraceSettings = TraceSettings()
     torch: TorchSettings = TorchSettings()
     openai: OpenAISettings = OpenAISettings()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .finding import PluginInfo, State
+from .finding import PluginInfo, State, normal
 from .host import PluginHost
+from .installed import Installed, Source
+from .loading import Offers
 
-__all__ = ["PluginHost", "PluginInfo", "State"]
+__all__ = ["Installed", "Offers", "PluginHost", "PluginInfo", "Source", "State", "normal"]

@@ -14,8 +14,9 @@ from ..message import Problem
 from ..settings import Settings
 from ..stack import Stack
 from ..stage import Stage
-from .finding import Found, PluginInfo, blocked, candidates
-from .loading import Loaded, Owned, call_impl, is_own
+from .finding import Found, PluginInfo, candidates, judged, normal
+from .installed import Installed
+from .loading import Kind, Loaded, Offers, Owned, is_own
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -47,13 +48,9 @@ class PluginHost:
     # -- what there is ------------------------------------------------------------------------------------------
 
     def found(self) -> list[PluginInfo]:
-        """List the plugins by their metadata alone: sorted, blocked ones marked, none imported."""
-        return [
-            PluginInfo(
-                f.name, f.distribution, f.version, "disabled" if (why := blocked(f, self.settings)) else "loaded", why
-            )
-            for f in self._candidates
-        ]
+        """List the plugins by their metadata alone: sorted, blocked ones and those of another core marked, none
+        imported."""
+        return [judged(found, self.settings) for found in self._candidates]
 
     @property
     def plugins(self) -> list[PluginInfo]:
@@ -120,6 +117,35 @@ class PluginHost:
                 return info
         return None
 
+    # -- what belongs to whom -----------------------------------------------------------------------------------
+
+    def named(self, name: str) -> list[PluginInfo]:
+        """The plugins of this name, or of the distribution of this name, by their metadata alone; none is imported.
+
+        Raises:
+            UnknownNameError: nothing that is installed has that name.
+        """
+        found = self.found()
+        chosen = [info for info in found if normal(name) in (normal(info.name), normal(info.distribution))]
+        if not chosen:
+            known = {part for info in found for part in (info.name, info.distribution)}
+            raise UnknownNameError.of("plugin", name, known)
+        return chosen
+
+    def installed(self, info: PluginInfo) -> Installed:
+        """How a plugin lies in this environment; nothing is imported."""
+        return Installed(
+            next(f for f in self._candidates if (f.name, f.distribution) == (info.name, info.distribution))
+        )
+
+    def offers(self, info: PluginInfo) -> Offers:
+        """What one plugin offers, and the hooks it implements; nothing where it is not loaded."""
+        return self._loaded.offers(info)
+
+    def owner_of(self, kind: Kind, name: str) -> PluginInfo | None:
+        """The plugin that offers the stage, stack, checkpoint, backend or verb of this name; None where none does."""
+        return self._loaded.owned_of(kind).owner.get(name)
+
     # -- what plugins have to say -------------------------------------------------------------------------------
 
     def check_message(self, stage: Stage[Any, Any], message: BaseModel) -> list[Problem]:
@@ -130,7 +156,8 @@ class PluginHost:
             if info is not owner and not {info.name, info.distribution} & set(self.settings.foreign_checks):
                 continue
             try:
-                answer = list(call_impl(impl, stage=stage, message=message) or ())
+                said = self._loaded.call("fslm_check_message", impl, info, stage=stage, message=message)
+                answer = list(said or ())
                 if wrong := [p for p in answer if not isinstance(p, Problem)]:
                     raise TypeError(f"returned {type(wrong[0]).__name__} where Problem was expected")
             except BaseException as error:  # a check that fails refuses, and one that calls sys.exit() fails
@@ -142,12 +169,11 @@ class PluginHost:
     def observers(self) -> list[tuple[str, Callable[[Event], None]]]:
         """The observers, as (plugin name, function)."""
 
-        def bind(impl: pluggy.HookImpl) -> Callable[[Event], None]:
-            return lambda event: call_impl(impl, event=event)
+        def bind(impl: pluggy.HookImpl, info: PluginInfo) -> Callable[[Event], None]:
+            call = self._loaded.call
+            return lambda event: call("fslm_observe", impl, info, event=event)
 
-        return [(info.name, bind(impl)) for impl, info in self._impls("fslm_observe")]
-
-    # -- finding ------------------------------------------------------------------------------------------------
+        return [(info.name, bind(impl, info)) for impl, info in self._impls("fslm_observe")]
 
     # -- finding ------------------------------------------------------------------------------------------------
 
@@ -157,12 +183,12 @@ class PluginHost:
 
     @lazy
     def _loaded(self) -> Loaded:
-        loaded = Loaded()
+        loaded = Loaded(trace_hooks=self.settings.trace_hooks)
         for found in self._candidates:
-            if why := blocked(found, self.settings):
-                loaded.infos.append(PluginInfo(found.name, found.distribution, found.version, "disabled", why))
-            else:
+            if (info := judged(found, self.settings)).state == "loaded":
                 loaded.add(found)
+            else:
+                loaded.infos.append(info)
         return loaded
 
     def _impls(self, hook: str) -> Iterator[tuple[pluggy.HookImpl, PluginInfo]]:
@@ -186,8 +212,8 @@ class PluginHost:
             if info.state == "disabled":
                 cure = f"fslm plugins enable {info.name}"
                 raise UnknownNameError(what, where=where, found=info.reason, hint=cure)
-            cure = f"mend or reinstall {info.distribution}, then run `fslm plugins`"
-            raise PluginLoadError(what, where=where, found=info.reason, hint=cure) from self._loaded.faults[info]
+            cure = info.cure or f"mend or reinstall {info.distribution}, then run `fslm plugins`"
+            raise PluginLoadError(what, where=where, found=info.reason, hint=cure) from self._loaded.faults.get(info)
         raise UnknownNameError.of(owned.kind, name, owned.owned)
 
 

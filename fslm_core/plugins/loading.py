@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pluggy
 
@@ -12,6 +13,7 @@ from ..errors import FslmError, PluginLoadError, shorten
 from ..settings import Settings
 from ..stack import Stack
 from ..stage import Stage
+from .calling import Caller, plainly, traced
 from .finding import Found, PluginInfo
 
 if TYPE_CHECKING:
@@ -20,12 +22,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Named = list[tuple[str, T]]
+Kind = Literal["stage", "stack", "checkpoint", "backend", "command"]
 
 
 class Owned(dict[str, T]):
     """Names of one kind, each with its owner; a name with two owners is nobody's."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: Kind) -> None:
         super().__init__()
         self.kind = kind
         self.owner: dict[str, PluginInfo] = {}
@@ -46,10 +49,23 @@ class Owned(dict[str, T]):
             self.owner[name] = info
 
 
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What one plugin offers, each kind sorted by name, and the hooks it implements."""
+
+    stages: tuple[Stage[Any, Any], ...]
+    stacks: tuple[Stack[Any, Any], ...]
+    checkpoints: tuple[Checkpoint, ...]
+    backends: tuple[str, ...]
+    commands: tuple[str, ...]
+    hooks: tuple[str, ...]
+
+
 class Loaded:
     """The plugins that were loaded, and what they offer."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, trace_hooks: bool = False) -> None:
+        self.call: Caller = traced if trace_hooks else plainly
         self.manager = pluggy.PluginManager(hooks.PROJECT)
         self.manager.add_hookspecs(hooks)
         self.infos: list[PluginInfo] = []
@@ -63,7 +79,7 @@ class Loaded:
 
     def add(self, found: Found) -> None:
         """Load one plugin, or quarantine it with its reason; nothing of a quarantined plugin stays."""
-        info = PluginInfo(found.name, found.distribution, found.version, "loaded")
+        info = found.info("loaded")
         try:
             plugin = found.load()
             self._register(plugin, info)
@@ -77,6 +93,35 @@ class Loaded:
             for owned, things in offers:
                 for name, thing in things:
                     owned.take(name, thing, info)
+
+    def owned_of(self, kind: Kind) -> Owned[Any]:
+        """All things of one kind."""
+        return next(owned for owned in self._all if owned.kind == kind)
+
+    def offers(self, info: PluginInfo) -> Offers:
+        """What one plugin offers; nothing where it was not loaded."""
+
+        def of(owned: Owned[T]) -> list[tuple[str, T]]:
+            return [(name, thing) for name, thing in sorted(owned.items()) if owned.owner[name] == info]
+
+        implemented = (
+            hook
+            for hook in hooks.HOOKS
+            for impl in getattr(self.manager.hook, hook).get_hookimpls()
+            if self.info_of[id(impl.plugin)] == info
+        )
+        return Offers(
+            stages=tuple(stage for _, stage in of(self.stages)),
+            stacks=tuple(stack for _, stack in of(self.stacks)),
+            checkpoints=tuple(checkpoint for _, checkpoint in of(self.checkpoints)),
+            backends=tuple(name for name, _ in of(self.backends)),
+            commands=tuple(name for name, _ in of(self.commands)),
+            hooks=tuple(implemented),
+        )
+
+    @property
+    def _all(self) -> tuple[Owned[Any], ...]:
+        return (self.stages, self.stacks, self.checkpoints, self.backends, self.commands)
 
     def _register(self, plugin: object, info: PluginInfo) -> None:
         if isinstance(plugin, type):
@@ -165,7 +210,7 @@ class Loaded:
         for impl in getattr(self.manager.hook, hook).get_hookimpls():
             if impl.plugin is not plugin:
                 continue
-            answer = call_impl(impl)
+            answer = self.call(hook, impl, info)
             if not isinstance(answer, kind) or isinstance(answer, str):
                 raise PluginLoadError(
                     f"{hook} returned the wrong type",
@@ -178,7 +223,7 @@ class Loaded:
         return answers
 
     def _quarantine(self, found: Found, error: BaseException) -> None:
-        info = PluginInfo(found.name, found.distribution, found.version, "quarantined", _reason(error))
+        info = found.info("quarantined", _reason(error))
         self.infos.append(info)
         self.faults[info] = error
         if self.manager.has_plugin(_key(info)):
@@ -215,11 +260,6 @@ def _key(info: PluginInfo) -> str:
     return f"{info.distribution}:{info.name}"
 
 
-def call_impl(impl: pluggy.HookImpl, **arguments: Any) -> Any:
-    """Call one plugin's implementation with the arguments it takes."""
-    return impl.function(*(arguments[name] for name in impl.argnames))
-
-
 def _reason(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return "it called sys.exit() while it was loaded"
@@ -231,4 +271,4 @@ def _reason(error: BaseException) -> str:
     return shorten(f"{type(error).__name__}: {error}", 500)
 
 
-__all__ = ["Loaded", "Owned", "call_impl", "is_own"]
+__all__ = ["Kind", "Loaded", "Offers", "Owned", "is_own"]
