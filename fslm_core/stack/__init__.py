@@ -37,6 +37,15 @@ class Step:
 
     Raises:
         StackError: a name with a dot, or ``input`` or ``output``.
+
+    >>> from fslm_core import tool
+    >>> class Text(BaseModel):
+    ...     text: str
+    >>> @tool("demo.shout", version="1")
+    ... def shout(message: Text) -> Text:
+    ...     return Text(text=message.text.upper())
+    >>> Step(shout, name="louder", bind={"text": "input.text"}, when="input.text != ''")
+    Step('demo.shout', name='louder')
     """
 
     def __init__(
@@ -112,6 +121,18 @@ class Stack(Generic[In, Out]):
 
     Raises:
         StackError: no step, two steps of one name, or a bad name.
+
+    >>> from fslm_core import tool
+    >>> class Text(BaseModel):
+    ...     text: str
+    >>> class Loud(BaseModel):
+    ...     loud: str
+    >>> @tool("demo.shout", version="1")
+    ... def shout(message: Text) -> Loud:
+    ...     return Loud(loud=message.text.upper())
+    >>> demo = Stack("demo", input=Text, output=Loud, steps=[shout])
+    >>> {step: {field: str(source) for field, source in by.items()} for step, by in demo.wiring.sources.items()}
+    {'shout': {'text': 'input.text'}, 'output': {'loud': 'shout.loud'}}
     """
 
     def __init__(
