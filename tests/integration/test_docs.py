@@ -24,7 +24,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 FENCE = re.compile(r"^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$", re.M | re.S)
-NEEDS_TORCH = {"evaluate.md", "tour.md", "README.md"}
+NEEDS_TORCH = {"evaluate.md", "first-tool.md", "tour.md", "README.md"}
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
 
 
