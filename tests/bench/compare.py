@@ -24,8 +24,9 @@ from typing import Any
 from rich.console import Console
 
 from . import machine, plot, report
-from .comparing import Comparison, Plan
+from .comparing import Comparison
 from .engines import chosen
+from .entrants import Plan
 from .gguf import fetch
 from .problems import BenchError
 from .workloads import WORKLOADS

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .comparing import Found, Plan
+from .entrants import Found, Plan
 
 Json = dict[str, Any]
 Column = tuple[str, Callable[[Json], str]]

@@ -17,8 +17,8 @@ from fslm_core.stage import tool
 
 from ..bench import agree, comparing, engines, isolation, limit, measure, report, workloads
 from ..bench.agree import by_place, differences, holds
-from ..bench.comparing import Entrant, Found, Plan, Quality, agreement, record
 from ..bench.engines import OURS, EngineSpec
+from ..bench.entrants import Entrant, Found, Plan, Quality, agreement, record
 from ..bench.limit import Rates, Shape, Work
 from ..bench.limit import Round as Part
 from ..bench.measure import Timing
