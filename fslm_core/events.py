@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from .errors import FslmError
 from .message import Attempt, Marks, Message, Origin, Skipped
@@ -118,9 +118,47 @@ class EventsDropped:
     run: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ShadowStarted:
+    """A candidate began beside a step. Its run's output does not depend on it, and ``stream`` does not show it."""
+
+    run: str
+    step: str
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowFinished:
+    """What became of a candidate; it always follows its run's ``RunFinished``.
+
+    Attributes:
+        step: the step it ran beside.
+        node_id: the candidate's own.
+        status: ``ok``; ``failed``: no valid message; ``cancelled``: its run was, or the engine was closed;
+            ``skipped``: it did not begin, for as many were at work as an engine lets in.
+        message: what it gave, where it is ``ok``.
+        attempts: every try; of one that gave no text at all the problem's kind is ``error``.
+        same: whether it said what the step said; None where one of the two gave no message.
+        fields: the same field by field; empty where there is nothing to compare.
+        started: Unix seconds, as in ``Message``.
+    """
+
+    run: str
+    step: str
+    node_id: str
+    status: Literal["ok", "failed", "cancelled", "skipped"]
+    origin: Origin
+    message: Message[Any] | None = None
+    attempts: tuple[Attempt, ...] = ()
+    same: bool | None = None
+    fields: dict[str, bool] = field(default_factory=dict)
+    parents: tuple[str, ...] = ()
+    started: float = 0.0
+
+
 RunEvent = RunStarted | StepStarted | TextWritten | AttemptFailed | StepSkipped | MessageEmitted | RunFinished
 """What happens in a run: what ``stream`` yields and the trace keeps."""
-Event = RunEvent | RunRefused | RecordsLost | EventsDropped
+Event = RunEvent | ShadowStarted | ShadowFinished | RunRefused | RecordsLost | EventsDropped
 """What observers see."""
 
 __all__ = [
@@ -133,6 +171,8 @@ __all__ = [
     "RunFinished",
     "RunRefused",
     "RunStarted",
+    "ShadowFinished",
+    "ShadowStarted",
     "StepSkipped",
     "StepStarted",
     "TextWritten",

@@ -11,6 +11,9 @@ from pydantic import BaseModel
 
 from .prompt import Prompt
 
+CANDIDATE = "~candidate"
+"""What follows a step's name, in a node's, and a stage's, in a request, where a candidate is meant; no name has a ~."""
+
 T = TypeVar("T", bound=BaseModel)
 T_co = TypeVar("T_co", bound=BaseModel, covariant=True)
 
@@ -20,7 +23,8 @@ class Problem:
     """One thing wrong with an output.
 
     Attributes:
-        kind: ``json``, ``schema``, ``validator``, ``length``, ``refused`` (by a plugin's check), ``tool``.
+        kind: ``json``, ``schema``, ``validator``, ``length``, ``refused`` (by a plugin's check), ``tool``; and, of a
+            candidate that gave no text at all, ``error``.
         text: what is wrong, one sentence.
         field: the dotted path of the field it is about, or None.
         source: the plugin that refused it, or None for the engine itself.
@@ -198,6 +202,7 @@ def derive_seed(seed: int, step: str, index: int = 0, attempt: int = 0) -> int:
 
 
 __all__ = [
+    "CANDIDATE",
     "Attempt",
     "Marks",
     "Message",

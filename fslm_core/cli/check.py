@@ -30,7 +30,7 @@ def check(
     Exit code 3 says that the stack is refused.
     """
     session = session_of(ctx)
-    found = session.host.stack(stack)
+    found = session.stack(stack)
     offers = backends.create(session.settings.backend, session.settings, extra=session.host.backends).capabilities
     report = check_stack(found, host=session.host, settings=session.settings, capabilities=offers, strict=strict)
     report.warnings += _missing_here(report, offers)
@@ -75,6 +75,8 @@ def _facts(report: StepReport, whole: Report) -> list[tuple[str, str]]:
         facts.append(("tool", f"{stage.tool.function.__qualname__}, version {stage.tool.version}"))
     else:
         facts.append(("model", str(report.model) if report.model else "not found"))
+    if report.candidate is not None:
+        facts.append(("candidate", f"{report.candidate}, beside {report.share:.4g} of its runs"))
     if report.step.when is not None:
         facts.append(("when", report.step.when))
     facts += _sources(report.name, stage.input.model_fields, whole)
@@ -109,6 +111,8 @@ def _data(stack: Stack[Any, Any], report: Report) -> dict[str, Any]:
             "stage": step.step.stage.name,
             "plugin": str(step.plugin) if step.plugin else None,
             "model": str(step.model) if step.model else None,
+            "candidate": str(step.candidate) if step.candidate else None,
+            "shadow": step.share if step.candidate else None,
             "when": step.step.when,
             "fields": sources(step.name),
             "prompt_tokens": step.prompt_tokens,

@@ -11,9 +11,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..errors import UsageError
+from ..errors import UnknownNameError, UsageError
 from ..explain.profile import drawn as profiled
 from ..explain.profile import of_stored
+from ..explain.shadow import compare
+from ..explain.shadow import drawn as shadows_drawn
 from ..explain.show import runs_table, to_json
 from ..explain.show import show as drawn
 from ..store import Forgotten, TraceStore
@@ -72,6 +74,34 @@ def show(
         screen.render(profiled(of_stored(stored)))
     else:
         screen.render(drawn(stored, full=full))
+
+
+@app.command()
+def shadow(
+    ctx: typer.Context,
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="The stage's name, as in the settings.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show what the candidates of a stage said beside it, over all runs that are kept.
+
+    How often they said the same, field by field, how often each gave a valid message, and how long each took: what
+    there is to know before a candidate takes the adapter's place.
+    """
+    with _store(ctx) as store:
+        found = compare(store.shadows(stage))
+        known = store.shadowed_stages()
+    if not found:
+        raise UnknownNameError.of(
+            "stage with a candidate in the trace",
+            stage,
+            known,
+            where="the trace",
+            hint=f'set candidate and shadow below [stages."{stage}"] in fslm.toml, and run its stack',
+        )
+    if as_json:
+        screen.result(screen.as_json({"stage": stage, "candidates": [one.to_dict() for one in found]}))
+    else:
+        screen.render(shadows_drawn(stage, found))
 
 
 @app.command()

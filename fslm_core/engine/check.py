@@ -10,10 +10,10 @@ from ..backends.protocol import Capabilities
 from ..checkpoints import ResolvedCheckpoint, resolve
 from ..errors import CheckError, CheckpointUnavailableError, FslmError
 from ..plugins import PluginHost, PluginInfo
-from ..settings import Settings
+from ..settings import Settings, StageSettings
 from ..stack import Stack, Step, Wiring
 from ..store import unmarked
-from .models import Model, disagreements, model_of
+from .models import Model, candidate_of, disagreements, model_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class StepReport:
         prompt_tokens: tokens of the text the template itself holds, chat template left aside; None where the
             checkpoint is not on this machine yet.
         max_tokens: the bound on its output; None for a tool stage.
+        candidate: the model that an operator tries beside it, in this ``share`` of its runs; None where there is none.
     """
 
     name: str
@@ -33,6 +34,8 @@ class StepReport:
     model: Model | None
     prompt_tokens: int | None
     max_tokens: int | None
+    candidate: Model | None = None
+    share: float = 0.0
 
 
 @dataclass
@@ -89,31 +92,63 @@ def _check_step(step: Step, report: Report, host: PluginHost, settings: Settings
     plugin = host.owner(stage)
     if (complaint := host.complaint(stage)) is not None:
         report.errors.append(f"step {step.name}: {complaint}")
+    place = f"step {step.name}: "
+    override = settings.stages.get(stage.name, StageSettings())
     if stage.tool is not None:
+        if override.candidate is not None:
+            report.errors.append(f"{place}it is a tool, and has no adapter that a candidate could be tried beside")
         report.steps.append(StepReport(step.name, step, plugin, None, None, None))
         return
-    place = f"step {step.name}: "
     report.errors += (place + need for need in _needs(step, capabilities))
-    model, base = None, None
+    model, base, candidate = None, None, None
     try:
         model = model_of(stage, host, settings, capabilities)
         base = _cached(model, host, settings) if capabilities.weights else None
     except FslmError as error:
-        report.errors.append(place + "; ".join(part.strip() for part in str(error).splitlines()))
+        report.errors.append(place + _on_one_line(error))
     static = None
     readable = "schema" in vars(stage) and "template" in vars(stage)
     if model is not None and readable:
         errors, warnings = disagreements(stage, model, base.sha256 if base else None)
         report.errors += (place + e for e in errors)
         report.warnings += (place + w for w in warnings)
-        wanted = settings.stages[stage.name].variant if stage.name in settings.stages else settings.profile
+        candidate = _candidate(step, model, base, report, settings, capabilities)
+        wanted = override.variant if stage.name in settings.stages else settings.profile
         if wanted and model.variant is None and stage.variants:
             report.warnings.append(f"{place}it has no variant {wanted!r}, so its own model runs")
         if base is not None:
             static = _static_tokens(step, base)
             report.errors += (place + e for e in _overflow(static, stage.max_tokens, base))
     bound = stage.max_tokens if "schema" in vars(stage) else None
-    report.steps.append(StepReport(step.name, step, plugin, model, static, bound))
+    report.steps.append(StepReport(step.name, step, plugin, model, static, bound, candidate, override.shadow))
+
+
+def _candidate(
+    step: Step,
+    model: Model,
+    base: ResolvedCheckpoint | None,
+    report: Report,
+    settings: Settings,
+    capabilities: Capabilities,
+) -> Model | None:
+    """The candidate, checked as the adapter that it may replace."""
+    place = f"step {step.name}: candidate: "
+    try:
+        candidate = candidate_of(step.stage, model, settings, capabilities)
+    except FslmError as error:
+        report.errors.append(place + _on_one_line(error))
+        return None
+    if candidate is not None:
+        if not capabilities.adapters:
+            report.errors.append(f"{place}the backend cannot run adapters")
+        errors, warnings = disagreements(step.stage, candidate, base.sha256 if base else None)
+        report.errors += (place + e for e in errors)
+        report.warnings += (place + w for w in warnings)
+    return candidate
+
+
+def _on_one_line(error: FslmError) -> str:
+    return "; ".join(part.strip() for part in str(error).splitlines())
 
 
 def _needs(step: Step, capabilities: Capabilities) -> Iterator[str]:

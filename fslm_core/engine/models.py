@@ -11,7 +11,9 @@ from ..adapter import AdapterInfo
 from ..backends.protocol import Capabilities, ModelRef
 from ..checkpoints import Checkpoint, ResolvedCheckpoint, find
 from ..errors import AdapterError
+from ..message import CANDIDATE
 from ..plugins import PluginHost
+from ..schema import schema_id_of
 from ..settings import Settings, StageSettings
 from ..stage import SLM, Stage
 
@@ -24,6 +26,7 @@ class Model:
         slm: as the stage or its variant declares it, with the operator's adapter in place.
         variant: the variant's name, or None for the stage's own model.
         overridden: True where the operator replaced the adapter.
+        candidate: True where this is what an operator tries beside the stage's own model.
         adapter: what its folder says, or None where there is no adapter.
     """
 
@@ -34,6 +37,7 @@ class Model:
     variant: str | None = None
     overridden: bool = False
     allow_untrained: bool = False
+    candidate: bool = False
 
     def __str__(self) -> str:
         """For people: base, adapter, and what is unusual about it."""
@@ -46,6 +50,8 @@ class Model:
             parts.append(f"[variant {self.variant}]")
         if self.overridden:
             parts.append("[adapter replaced by the settings]")
+        if self.candidate:
+            parts.append("[candidate]")
         return " ".join(parts)
 
     def ref(self, resolved: ResolvedCheckpoint | None) -> ModelRef:
@@ -55,7 +61,7 @@ class Model:
             path=resolved.path if resolved else None,
             adapter=self.adapter.path if self.adapter else None,
             adapter_sha256=self.adapter.sha256 if self.adapter else None,
-            stage=self.stage,
+            stage=f"{self.stage}{CANDIDATE}" if self.candidate else self.stage,
         )
 
 
@@ -70,6 +76,32 @@ def model_of(stage: Stage[Any, Any], host: PluginHost, settings: Settings, capab
     slm, variant = stage.variant(override.variant or settings.profile)
     if override.adapter is not None:
         slm = replace(slm, adapter=override.adapter, sha256=override.sha256)
+    return Model(
+        stage.name,
+        slm,
+        find(slm.base, host.checkpoints),
+        _adapter(stage, slm, capabilities),
+        variant,
+        overridden=override.adapter is not None,
+        allow_untrained=override.allow_untrained,
+    )
+
+
+def candidate_of(stage: Stage[Any, Any], model: Model, settings: Settings, capabilities: Capabilities) -> Model | None:
+    """What the operator tries beside a stage's ``model``: the same base with another adapter. None where nothing is.
+
+    Raises:
+        AdapterError: the adapter's folder is not whole, or its hash is not the one promised.
+    """
+    override = settings.stages.get(stage.name, StageSettings())
+    if override.candidate is None:
+        return None
+    slm = replace(model.slm, adapter=override.candidate, sha256=override.candidate_sha256)
+    return replace(model, slm=slm, adapter=_adapter(stage, slm, capabilities), overridden=False, candidate=True)
+
+
+def _adapter(stage: Stage[Any, Any], slm: SLM, capabilities: Capabilities) -> AdapterInfo | None:
+    """What the folder of the model's adapter says, its hash checked; None for a backend that reads no weights."""
     adapter = adapters.inspect(slm.adapter) if slm.adapter is not None and capabilities.weights else None
     if adapter is not None and slm.sha256 is not None and adapter.sha256 != slm.sha256:
         raise AdapterError(
@@ -79,15 +111,7 @@ def model_of(stage: Stage[Any, Any], host: PluginHost, settings: Settings, capab
             expected=slm.sha256,
             hint="copy the adapter again, or correct the hash if the change is meant",
         )
-    return Model(
-        stage.name,
-        slm,
-        find(slm.base, host.checkpoints),
-        adapter,
-        variant,
-        overridden=override.adapter is not None,
-        allow_untrained=override.allow_untrained,
-    )
+    return adapter
 
 
 def disagreements(stage: Stage[Any, Any], model: Model, base_sha256: str | None) -> tuple[list[str], list[str]]:
@@ -114,10 +138,17 @@ def disagreements(stage: Stage[Any, Any], model: Model, base_sha256: str | None)
             f"the adapter was made for other weights of {record.base}"
             f" ({record.base_sha256[:12]}, here {base_sha256[:12]})"
         )
+    if record.sha256 is not None and record.sha256 != model.adapter.sha256:
+        errors.append(
+            f"the adapter's weights are not those that its {adapters.RECORD} was written for"
+            f" ({record.sha256[:12]}, here {model.adapter.sha256[:12]})"
+        )
     if record.output_schema != stage.schema.id:
         errors.append(f"the output schema of {stage.output.__name__} changed since the adapter was trained")
     if record.template != hashlib.sha256(stage.template.source.encode()).hexdigest():
         warnings.append("the prompt template changed since the adapter was trained")
+    if record.input_schema != schema_id_of(stage.input):
+        warnings.append(f"the input schema of {stage.input.__name__} changed since the adapter was trained")
     if record.stage != stage.name:
         warnings.append(f"the adapter was trained for the stage {record.stage}")
     if model.allow_untrained:
@@ -126,4 +157,4 @@ def disagreements(stage: Stage[Any, Any], model: Model, base_sha256: str | None)
     return [error + hint for error in errors], warnings
 
 
-__all__ = ["Model", "disagreements", "model_of"]
+__all__ = ["Model", "candidate_of", "disagreements", "model_of"]

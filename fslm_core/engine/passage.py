@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from ..backends.protocol import Backend
 from ..errors import DeadlineExceeded, FslmError, InternalError, RunFailed, shorten
-from ..events import RecordsLost, RunEvent, RunFinished, RunStarted, TextWritten
+from ..events import Event, RecordsLost, RunEvent, RunFinished, RunStarted, TextWritten
 from ..message import Message, node_id
 from ..plugins import PluginHost
 from ..schema import content_id
@@ -19,6 +19,7 @@ from ..stack import INPUT
 from ..store import ContentMode, Recorder
 from .observers import Observers
 from .run import Run, new_run_id
+from .shadow import Beside, Shadows
 from .tools import ToolRunner
 from .walk import Prepared, Walk
 from .withhold import withheld
@@ -47,6 +48,24 @@ class Rooms:
     content: ContentMode
     load: Load = field(default_factory=Load)
 
+    async def tell(self, event: Event) -> None:
+        """Record an event, then tell observers.
+
+        Raises:
+            StoreError: it, or an earlier event of its run, could not be recorded.
+        """
+        if self.recorder is not None and not isinstance(event, TextWritten):
+            try:
+                await self.recorder.record(event)
+            finally:
+                self._count_lost(self.recorder)
+        self.observers.tell(event)
+
+    def _count_lost(self, recorder: Recorder) -> None:
+        if (more := recorder.lost - self.load.records_lost) > 0:
+            self.load.records_lost += more
+            self.observers.tell(RecordsLost(more))
+
     def close(self) -> None:
         """Close what is no backend: that one is closed on the engine's loop."""
         self.observers.close()
@@ -63,6 +82,7 @@ class Passage:
         timeout: seconds, or None.
         listener: gets every event, text as it is written among them.
         group: whose work it is, of those that share the backend alike; empty for work of its own.
+        shadows: where the candidates of steps run; without it, or without a trace, none does.
     """
 
     def __init__(
@@ -74,6 +94,7 @@ class Passage:
         timeout: float | None,
         listener: Listener | None = None,
         group: str = "",
+        shadows: Shadows | None = None,
     ) -> None:
         id = new_run_id()
         given = Message(INPUT, value, node_id=node_id(id, INPUT), content_id=content_id(value), started=time.time())
@@ -83,6 +104,9 @@ class Passage:
         self._timeout = timeout
         self._listener = listener
         self._group = group
+        self._beside: Beside | None = None
+        if shadows is not None and prepared.candidates and rooms.recorder is not None:
+            self._beside = Beside(shadows, self.run, prepared.candidates, group)
         self._began = time.monotonic()
 
     async def go(self) -> Run[Any]:
@@ -104,6 +128,7 @@ class Passage:
             deadline,
             rooms.recorder is not None,
             self._group,
+            self._beside,
         )
         rooms.load.in_flight += 1
         try:
@@ -163,25 +188,18 @@ class Passage:
         run.seconds = time.monotonic() - self._began
         load = self._rooms.load
         load.in_flight -= 1
-        await self._emit(
-            RunFinished(run.id, run.stack, status, time.time(), run.seconds, run.result, run.error, load.in_flight)
-        )
+        try:
+            await self._emit(
+                RunFinished(run.id, run.stack, status, time.time(), run.seconds, run.result, run.error, load.in_flight)
+            )
+        finally:
+            if self._beside is not None:
+                await self._beside.over(cancelled=status == "cancelled")
 
     async def _emit(self, event: RunEvent) -> None:
-        if self._rooms.recorder is not None and not isinstance(event, TextWritten):
-            try:
-                await self._rooms.recorder.record(event)
-            finally:
-                self._count_lost(self._rooms.recorder)
-        self._rooms.observers.tell(event)
+        await self._rooms.tell(event)
         if self._listener is not None:
             self._listener.put_nowait(event)
-
-    def _count_lost(self, recorder: Recorder) -> None:
-        load = self._rooms.load
-        if (more := recorder.lost - load.records_lost) > 0:
-            load.records_lost += more
-            self._rooms.observers.tell(RecordsLost(more))
 
 
 __all__ = ["Listener", "Load", "Passage", "Rooms"]

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ..backends.protocol import Backend, Generation, ModelRef, Request, Sampling
-from ..errors import BackendError, DeadlineExceeded, FslmError, InputError, StageFailedError
+from ..backends.protocol import Backend, ModelRef
+from ..errors import DeadlineExceeded, FslmError, InputError, StageFailedError
 from ..events import AttemptFailed, MessageEmitted, RunEvent, StepSkipped, StepStarted, TextWritten
-from ..message import Attempt, Marks, Message, Origin, Problem, Skipped, TokenTrace, Usage, derive_seed, digest, node_id
+from ..message import Attempt, Marks, Message, Origin, Problem, Skipped, Usage, derive_seed, digest, node_id
 from ..plugins import PluginHost
-from ..schema import Schema, canonical, content_id, dumps, field_spans, parse, plain_data, problems_of
+from ..schema import canonical, content_id, dumps, plain_data, problems_of
 from ..stack import INPUT, OUTPUT, Source, Stack, Step
-from ..stage import Stage
 from ..store import spelt
+from .asking import answer, confidence_of, judge, request_of
 from .run import Run
+from .shadow import Beside, Candidate
 from .tools import ToolRunner
 
 SEMANTICS = "1"
@@ -38,13 +37,14 @@ class Prepared:
     refs: Mapping[str, ModelRef]
     origins: Mapping[str, Origin]
     marks: Marks
+    candidates: Mapping[str, Candidate] = field(default_factory=dict)
 
 
 @dataclass
 class Walk:
     """One passage of one input through a prepared stack.
 
-    ``group`` names whose work this is, of those that share a backend alike.
+    ``group`` names whose work this is, of those that share a backend alike; ``beside`` runs the candidates of steps.
     """
 
     prepared: Prepared
@@ -56,6 +56,7 @@ class Walk:
     deadline: float | None = None
     traced: bool = True
     group: str = ""
+    beside: Beside | None = None
 
     async def go(self) -> Message[Any]:
         """Run every step and bind the output.
@@ -97,10 +98,9 @@ class Walk:
             return
         await self.emit(StepStarted(self.run.id, step.name, place))
         value = self._input_of(step)
-        made = await (self._tool(step, value) if step.stage.tool is not None else self._slm(step, value))
-        message = replace(
-            made, parents=self._parents(step.name, condition.names if condition else frozenset()), started=started
-        )
+        parents = self._parents(step.name, condition.names if condition else frozenset())
+        made = await (self._tool(step, value) if step.stage.tool is not None else self._slm(step, value, parents))
+        message = replace(made, parents=parents, started=started)
         self.run.messages[step.name] = message
         await self.emit(MessageEmitted(self.run.id, message))
 
@@ -159,10 +159,10 @@ class Walk:
         stack = self.prepared.stack
         content = self._bound(OUTPUT, stack.output)
         confidence: dict[str, float] = {}
-        for field, source in stack.wiring.sources[OUTPUT].items():
+        for name, source in stack.wiring.sources[OUTPUT].items():
             message = self._message(source.step)
             if isinstance(message, Message) and message.confidence and source.path[0] in message.confidence:
-                confidence[field] = message.confidence[source.path[0]]
+                confidence[name] = message.confidence[source.path[0]]
         return Message(
             OUTPUT,
             content,
@@ -195,31 +195,35 @@ class Walk:
         )
         return self._made(step, scored.output, (attempt,), dict(scored.confidence) or None, key, None)
 
-    async def _slm(self, step: Step, value: BaseModel) -> Message[Any]:
+    async def _slm(self, step: Step, value: BaseModel, parents: tuple[str, ...]) -> Message[Any]:
         stage = step.stage
         began = time.perf_counter()
         schema = stage.narrowed(value)
         prompt = stage.render(value)
         rendered = time.perf_counter() - began
+        if self.beside is not None:
+            self.beside.step(step, prompt, schema, parents)
+
+        async def written(text: str) -> None:
+            await self.emit(TextWritten(self.run.id, step.name, text))
+
         attempts: list[Attempt] = []
         for index in range(stage.decoding.attempts):
             seed = derive_seed(self.run.seed, step.name, 0, index)
-            request = Request(
+            request = request_of(
+                stage,
+                prompt,
+                schema,
+                self.prepared.refs[step.name],
                 id=node_id(self.run.id, step.name, 0, index),
-                prompt=prompt,
-                model=self.prepared.refs[step.name],
-                grammar=schema.text,
-                max_tokens=stage.max_tokens,
-                sampling=Sampling(stage.decoding.temperature, stage.decoding.top_p, stage.decoding.top_k),
                 seed=seed,
                 deadline=self.deadline,
                 group=self.group or self.run.id,
                 run=self.run.id,
-                on_overflow=stage.decoding.on_overflow,
             )
-            generation = await self._generate(step, request)
+            generation = await answer(self.backend, request, self._where(step.name), written)
             judged = time.perf_counter()
-            content, attempt = self._judge(stage, schema, generation, index)
+            content, attempt = judge(self.host, stage, schema, generation, index)
             ended = time.perf_counter()
             times = replace(attempt.usage, render=rendered, validate=ended - judged, seconds=ended - began)
             attempt = replace(attempt, prompt=prompt, usage=times)
@@ -231,7 +235,7 @@ class Walk:
                     SEMANTICS, self.prepared.origins[step.name].fingerprint, canonical(value), schema.id, sampled
                 )
                 narrowed = schema.tree if stage.narrow else None
-                return self._made(step, content, tuple(attempts), _confidence(generation), key, narrowed)
+                return self._made(step, content, tuple(attempts), confidence_of(generation), key, narrowed)
             await self._failed(step, attempt)
         raise StageFailedError(
             f"the stage {stage.name} gave no valid message",
@@ -239,51 +243,6 @@ class Walk:
             problems=attempts[-1].problems,
             attempts=attempts,
             hint=self._look(),
-        )
-
-    async def _generate(self, step: Step, request: Request) -> Generation:
-        try:
-            async with aclosing(self.backend.open(request)) as pieces:  # type: ignore[type-var]
-                async for piece in pieces:
-                    if isinstance(piece, Generation):
-                        return piece
-                    await self.emit(TextWritten(self.run.id, step.name, piece.text))
-        except BackendError as error:
-            raise error.at(self._where(step.name)) from error.__cause__
-        raise BackendError(
-            "the backend ended without an output",
-            where=self._where(step.name),
-            found=self.backend.name,
-            expected="a Generation at the end of its stream",
-            hint="report it to the backend's author",
-        )
-
-    def _judge(self, stage: Stage[Any, Any], schema: Schema, made: Generation, index: int) -> tuple[Any, Attempt]:
-        content: Any = None
-        if made.finish_reason == "length":
-            problems = [
-                Problem(
-                    "length",
-                    f"the output was cut at {stage.max_tokens} tokens; raise Decoding(max_tokens=…) of {stage.name}",
-                )
-            ]
-        else:
-            parsed = parse(made.text, stage.output, schema)
-            problems = parsed if isinstance(parsed, list) else self.host.check_message(stage, parsed)
-            content = None if problems else parsed
-        usage = Usage(
-            made.counts.prompt,
-            made.counts.cached,
-            made.counts.output,
-            made.counts.forced,
-            made.counts.forwards,
-            made.times.queued,
-            made.times.prefill,
-            made.times.decode,
-        )
-        tokens = TokenTrace(made.tokens, made.texts, made.logprobs, made.forced) if made.tokens else None
-        return content, Attempt(
-            index, None, made.text, tuple(problems), usage, tokens, made.truncated, made.finish_reason
         )
 
     async def _failed(self, step: Step, attempt: Attempt) -> None:
@@ -387,23 +346,6 @@ def _kinds_of(error: ValidationError, model: type[BaseModel]) -> Iterator[Proble
 def _fields(value: BaseModel, model: type[BaseModel]) -> dict[str, Any]:
     """The data of an instance of ``model`` or of a class derived from it, without what the derived class adds."""
     return {name: part for name, part in plain_data(value).items() if name in model.model_fields}
-
-
-def _confidence(made: Generation) -> dict[str, float] | None:
-    """Per top-level field, the product over its decided tokens of their probability among those the grammar allowed."""
-    if made.logprobs is None:
-        return None
-    spans = field_spans(made.text)
-    totals = dict.fromkeys(spans, 0.0)
-    place = 0
-    for text, logprob, forced in zip(made.texts, made.logprobs, made.forced, strict=True):
-        start, place = place, place + len(text)
-        if not forced:
-            for name, (low, high) in spans.items():
-                if start < high and place > low:
-                    totals[name] += logprob
-                    break
-    return {name: math.exp(total) for name, total in totals.items()} or None
 
 
 def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -10,6 +10,7 @@
         store.run("last").nodes
 """
 
+from .beside import Shadowed
 from .forget import Forgotten
 from .keep import ContentMode
 from .marks import marks_of, unmarked
@@ -25,6 +26,7 @@ __all__ = [
     "Recorder",
     "Redactor",
     "RunRow",
+    "Shadowed",
     "StoredAttempt",
     "StoredContent",
     "StoredNode",

@@ -2,6 +2,10 @@
 
 ``runs`` one row a run · ``nodes`` one row a step that ran or was skipped · ``attempts`` one row a try ·
 ``contents`` every message's JSON, equal ones once · ``blobs`` the arrays of an attempt, token by token.
+
+What a candidate gave beside a step is a row of ``nodes`` too, its ``step`` followed by ``~candidate``, with what came
+of comparing the two in ``compared``. That column is younger than version 1 of the database: who writes adds it where it
+is missing, and an fslm that does not know it reads and writes the rest as ever.
 """
 
 from __future__ import annotations
@@ -39,7 +43,7 @@ CREATE TABLE nodes (
     status TEXT NOT NULL, skipped_by TEXT, parents TEXT NOT NULL,
     stage TEXT, plugin TEXT, version TEXT, model TEXT, backend TEXT, tuned INTEGER, fingerprint TEXT,
     work_key TEXT, content_id TEXT, usage TEXT, confidence TEXT, narrowed TEXT,
-    started REAL, seconds REAL
+    started REAL, seconds REAL, compared TEXT
 );
 CREATE INDEX nodes_run ON nodes (run, seq);
 CREATE INDEX nodes_content ON nodes (content_id);
@@ -169,6 +173,7 @@ def _writable(connection: sqlite3.Connection, path: Path) -> None:
         with transaction(connection):
             if _is_empty(connection):  # nobody made it between the look and the lock
                 _create(connection)
+    _complete(connection)
     connection.execute("BEGIN IMMEDIATE")
     try:
         connection.execute(f"PRAGMA user_version = {VERSION}")  # a read-only file shows itself only when written to
@@ -237,6 +242,18 @@ def _create(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _complete(connection: sqlite3.Connection) -> None:
+    """Add the columns that came later to a database that lacks them."""
+    if not _has_later(connection):
+        with transaction(connection):
+            if not _has_later(connection):  # nobody added it between the look and the lock
+                connection.execute("ALTER TABLE nodes ADD COLUMN compared TEXT")
+
+
+def _has_later(connection: sqlite3.Connection) -> bool:
+    return any(row[1] == "compared" for row in connection.execute("PRAGMA table_info(nodes)"))
 
 
 @contextmanager

@@ -8,8 +8,17 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from ..events import AttemptFailed, Event, MessageEmitted, RunFinished, RunStarted, StepSkipped
-from ..message import Attempt, Message, Origin, Skipped, Usage
+from ..events import (
+    AttemptFailed,
+    Event,
+    MessageEmitted,
+    RunFinished,
+    RunStarted,
+    ShadowFinished,
+    ShadowStarted,
+    StepSkipped,
+)
+from ..message import CANDIDATE, Attempt, Message, Origin, Skipped, Usage
 from .keep import ContentMode, Keeper, KeptContent, keeper
 from .privacy import Key
 
@@ -39,6 +48,8 @@ class Encoder:
         self._engine = engine
         self._owner = owner
         self._keepers: dict[str, Keeper] = {}
+        self._beside: dict[str, set[str]] = {}
+        """Candidates that are to be told yet, by run: what is sensitive in a run is known as long as there are any."""
         self._lock = threading.Lock()
 
     def encode(self, event: Event) -> list[Statement]:
@@ -61,8 +72,15 @@ class Encoder:
             case RunFinished():
                 statements = self._finished(event, self._keeper(event.run))
                 with self._lock:
-                    self._keepers.pop(event.run, None)
+                    if event.run not in self._beside:
+                        self._keepers.pop(event.run, None)
                 return statements
+            case ShadowStarted():
+                with self._lock:
+                    self._beside.setdefault(event.run, set()).add(event.node_id)
+                return []
+            case ShadowFinished():
+                return self._shadowed(event)
             case _:
                 return []
 
@@ -103,13 +121,8 @@ class Encoder:
             "narrowed": _or_none(kept.narrowed(message)),
             "seconds": message.usage.seconds,
         }
-        last = len(message.attempts) - 1
-        attempts = [
-            statement
-            for place, attempt in enumerate(message.attempts)
-            for statement in _attempt(message, attempt, kept, content if place == last else None)
-        ]
-        return [*_forget_failures(row), _content(content), _insert("INSERT OR REPLACE", "nodes", row), *attempts]
+        tries = _attempts(message, kept, content)
+        return [*_forget_failures(row), _content(content), _insert("INSERT OR REPLACE", "nodes", row), *tries]
 
     def _failed(self, event: AttemptFailed, kept: Keeper) -> list[Statement]:
         kept.see(event.origin, failed=True)
@@ -121,6 +134,42 @@ class Encoder:
             "seconds": event.attempt.usage.seconds,
         }
         return [_insert("INSERT OR REPLACE", "nodes", row), *_attempt(event, event.attempt, kept, None)]
+
+    def _shadowed(self, event: ShadowFinished) -> list[Statement]:
+        kept = self._keeper(event.run)
+        try:
+            return [_if_there(event.run, statement) for statement in self._candidate(event, kept)]
+        finally:
+            with self._lock:
+                left = self._beside.get(event.run, set())
+                left.discard(event.node_id)
+                if not left and self._beside.pop(event.run, None) is not None:
+                    self._keepers.pop(event.run, None)
+
+    def _candidate(self, event: ShadowFinished, kept: Keeper) -> list[Statement]:
+        """Its content is kept as the step's would be: a message's marks are those of its step."""
+        usage = sum((attempt.usage for attempt in event.attempts), Usage())
+        kept.see(event.origin, failed=event.message is None)
+        row: dict[str, Value] = {
+            **_node(event.run, event.node_id, f"{event.step}{CANDIDATE}", event.parents, event.started),
+            **_made_by(event.origin),
+            "status": event.status,
+            "usage": _usage(usage),
+            "seconds": usage.seconds,
+            "compared": to_json({"same": event.same, "fields": event.fields}),
+        }
+        if event.message is None:
+            source = AttemptFailed(event.run, event.step, event.node_id, Attempt(0, None, ""), event.origin)
+            tries = [part for attempt in event.attempts for part in _attempt(source, attempt, kept, None)]
+            return [_insert("INSERT OR REPLACE", "nodes", row), *tries]
+        content = kept.content(event.message)
+        row |= {
+            "content_id": content.id,
+            "confidence": _or_none(kept.confidence(event.message)),
+            "narrowed": _or_none(kept.narrowed(event.message)),
+        }
+        tries = _attempts(event.message, kept, content)
+        return [_content(content), _insert("INSERT OR REPLACE", "nodes", row), *tries]
 
     def _finished(self, event: RunFinished, kept: Keeper) -> list[Statement]:
         statements = []
@@ -202,6 +251,16 @@ def _content(content: KeptContent) -> Statement:
     return _insert("INSERT OR IGNORE", "contents", {name: getattr(content, name) for name in KeptContent.__slots__})
 
 
+def _attempts(message: Message[Any], kept: Keeper, content: KeptContent) -> list[Statement]:
+    """Every try at a message, the last of which gave it."""
+    last = len(message.attempts) - 1
+    return [
+        statement
+        for place, attempt in enumerate(message.attempts)
+        for statement in _attempt(message, attempt, kept, content if place == last else None)
+    ]
+
+
 def _attempt(
     source: Message[Any] | AttemptFailed, attempt: Attempt, keeper: Keeper, content: KeptContent | None
 ) -> list[Statement]:
@@ -232,6 +291,13 @@ def _insert(verb: str, table: str, row: Mapping[str, Value]) -> Statement:
     marks = ", ".join("?" * len(row))
     values = tuple(to_database(v) if isinstance(v, str) else v for v in row.values())
     return f"{verb} INTO {table} ({', '.join(row)}) VALUES ({marks})", values
+
+
+def _if_there(run: str, statement: Statement) -> Statement:
+    """An insertion that is done only while the run is in the database: it may have been forgotten meanwhile."""
+    sql, values = statement
+    head, _, marks = sql.rpartition(" VALUES ")
+    return f"{head} SELECT {marks.strip('()')} WHERE EXISTS (SELECT 1 FROM runs WHERE id = ?)", (*values, run)
 
 
 def to_database(text: str) -> str | bytes:

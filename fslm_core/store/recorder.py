@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import StoreError
-from ..events import Event, RunFinished, RunStarted
+from ..events import Event, RunFinished, RunStarted, ShadowFinished, ShadowStarted
 from .database import connect, explained, transaction
 from .encode import Encoder, Statement
 
@@ -33,13 +33,17 @@ log = logging.getLogger("fslm.store")
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """One event's statements, and who waits for them. ``fault``: they were written, but as a failure."""
+    """One event's statements, and who waits for them. ``fault``: they were written, but as a failure.
+
+    ``beside``: it is about a candidate, and its run does not fail where it is lost.
+    """
 
     run: str
     statements: list[Statement]
     finish: RunFinished | None = None
     waiter: Future[None] | None = None
     fault: StoreError | None = None
+    beside: bool = False
 
     def done(self) -> None:
         if self.waiter is not None and self.fault is not None:
@@ -52,7 +56,8 @@ class Recorder:
     """Writes events to a store, from any thread and any event loop.
 
     The start and the end of a run are awaited until they are on the disk; what lies between is queued in order and
-    is there at the latest when the end is. Records that wait at the same time share one commit.
+    is there at the latest when the end is. Records that wait at the same time share one commit. What became of a
+    candidate may come after the end of its run; where it cannot be written it is lost, and no run fails by it.
 
     Where a record cannot be written, ``on_failure`` decides. ``fail``: whoever records next for that run gets a
     StoreError, and a run that lost a record is never stored as succeeded. ``continue``: the run goes on; the loss is
@@ -118,13 +123,16 @@ class Recorder:
 
     def _submit(self, event: Event) -> Future[None] | None:
         finish = event if isinstance(event, RunFinished) else None
+        beside = isinstance(event, ShadowStarted | ShadowFinished)
         if finish is None and (damage := self._damaged.get(event.run)) is not None:
             raise _again(damage)
         waiter = _waiter() if isinstance(event, RunStarted | RunFinished) else None
         statements = self._encoded(event)
-        entry = _Entry(event.run, statements if isinstance(statements, list) else [], finish, waiter)
+        entry = _Entry(event.run, statements if isinstance(statements, list) else [], finish, waiter, beside=beside)
         if isinstance(statements, StoreError):
             self._lose(1, statements)
+            if beside:
+                return None
             if finish is None:
                 self._damage(event.run, statements)
                 return None
@@ -228,6 +236,8 @@ class Recorder:
         if self._on_failure == "fail":
             for entry in lost:
                 entry.fault = fault
+                if entry.beside:
+                    continue
                 if entry.waiter is None:  # nobody hears of it now, so whoever records next for the run shall
                     self._damaged[entry.run] = fault
                 elif entry.finish is not None:

@@ -110,7 +110,7 @@ class Redactor:
 
 _NOTHING = Marks({}, {})
 _VALUES = ("enum", "const")
-_KINDS = frozenset({"json", "schema", "validator", "length", "refused", "tool"})
+_KINDS = frozenset({"json", "schema", "validator", "length", "refused", "tool", "error"})
 
 
 def bare_error(error: FslmError) -> dict[str, Any]:

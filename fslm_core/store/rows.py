@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
-from ..message import Problem, TokenTrace, Usage
+from ..message import CANDIDATE, Problem, TokenTrace, Usage
 from ..prompt import Prompt, Role, Span
 from .encode import unpack
 from .keep import ContentMode
@@ -101,7 +101,15 @@ class StoredAttempt:
 
 @dataclass(frozen=True, slots=True)
 class StoredNode:
-    """One step of a run: ``ok``, ``failed``, or ``skipped`` by the expression in ``when``."""
+    """One step of a run: ``ok``, ``failed``, or ``skipped`` by the expression in ``when``.
+
+    Or a candidate beside one, ``step`` being the step's name: ``ok``, ``failed``, ``cancelled``, or ``skipped`` because
+    there was no room for it.
+
+    Attributes:
+        same: of a candidate: whether it said what the step said; None where one of them gave no message.
+        agreed: of a candidate: the same field by field.
+    """
 
     id: str
     run: str
@@ -126,11 +134,13 @@ class StoredNode:
     started: float | None
     seconds: float | None
     attempts: tuple[StoredAttempt, ...]
+    same: bool | None = None
+    agreed: dict[str, bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """All that is kept of a run; ``nodes`` in the order they ended."""
+    """All that is kept of a run; ``nodes`` in the order they ended, and the candidates that ran beside them."""
 
     row: RunRow
     input: StoredContent | None
@@ -138,6 +148,7 @@ class StoredRun:
     output_parents: tuple[str, ...]
     fingerprints: dict[str, str]
     nodes: tuple[StoredNode, ...]
+    shadows: tuple[StoredNode, ...] = ()
 
 
 def read_row(row: sqlite3.Row) -> RunRow:
@@ -160,14 +171,15 @@ def read_row(row: sqlite3.Row) -> RunRow:
 
 def read_run(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredRun:
     """Everything that belongs to a row of ``runs``. Call it inside a transaction."""
-    nodes = connection.execute("SELECT * FROM nodes WHERE run = ? ORDER BY seq", (row["id"],)).fetchall()
+    rows = connection.execute("SELECT * FROM nodes WHERE run = ? ORDER BY seq", (row["id"],)).fetchall()
     return StoredRun(
         row=read_row(row),
         input=read_content(connection, row["input"]),
         output=read_content(connection, row["output"]),
         output_parents=tuple(_json(row["output_parents"]) or ()),
         fingerprints=_json(row["fingerprints"]) or {},
-        nodes=tuple(_node(connection, node) for node in nodes),
+        nodes=tuple(_node(connection, node) for node in rows if not node["step"].endswith(CANDIDATE)),
+        shadows=tuple(_shadow(connection, node) for node in rows if node["step"].endswith(CANDIDATE)),
     )
 
 
@@ -215,6 +227,16 @@ def _node(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredNode:
         started=_number(row["started"]),
         seconds=usage.seconds if row["status"] == "failed" else _number(row["seconds"]),
         attempts=tries,
+    )
+
+
+def _shadow(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredNode:
+    compared = _json(row["compared"]) if "compared" in row.keys() else None  # noqa: SIM118 (a row's keys)
+    return replace(
+        _node(connection, row),
+        step=row["step"].removesuffix(CANDIDATE),
+        same=(compared or {}).get("same"),
+        agreed=(compared or {}).get("fields"),
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..errors import StoreError, UnknownNameError, UsageError
+from .beside import Shadowed, read_inputs, read_shadowed_stages, read_shadows
 from .database import connect, transaction, translated, understood
 from .encode import Encoder
 from .forget import PATIENCE_SECONDS, Forgotten, forget, pending, select
@@ -142,6 +143,31 @@ class TraceStore:
         """
         with self._reading() as connection:
             return typed_run(read_run(connection, _find(connection, name)))
+
+    def shadows(self, stage: str) -> list[Shadowed]:
+        """Every candidate that ran beside a step of this stage, newest last, with what became of the step.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        with self._reading() as connection:
+            return read_shadows(connection, stage)
+
+    def shadowed_stages(self) -> tuple[str, ...]:
+        """The stages that candidates ran beside."""
+        with self._reading() as connection:
+            return read_shadowed_stages(connection)
+
+    def inputs(self, stack: str, limit: int) -> list[tuple[str, StoredContent]]:
+        """What runs of this stack were given, as (id of a run, its input): equal inputs once, the newest first.
+
+        Only inputs that were kept as they were: those of runs under ``trace.content = "full"``.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        with self._reading() as connection:
+            return read_inputs(connection, stack, limit)
 
     def content(self, content_id: str) -> StoredContent:
         """One message's content by its id.
