@@ -33,6 +33,8 @@ class AdapterRecord(BaseModel):
     base: str
     """The checkpoint's name."""
     base_sha256: str | None = None
+    sha256: str | None = None
+    """Of the adapter's weights, hex; None in records that were written before it was kept."""
     template: str
     """SHA-256 (hex) of the prompt template's source."""
     input_schema: str

@@ -67,6 +67,7 @@ def write_folder(output: Path, *, model: Any, tensors: dict[str, Tensor], record
         made.chmod(0o755)
         model.peft_config["default"].base_model_name_or_path = record.base  # until now a folder of this machine
         sha256 = write_adapter(model, tensors, made)
+        record = record.model_copy(update={"sha256": sha256})
         (made / "fslm.json").write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (made / "README.md").write_text(card(record, sha256), encoding="utf-8")
         for name in ("loss.jsonl", "loss.png"):
