@@ -65,6 +65,7 @@ class Request:
         priority: smaller goes first among those waiting.
         group: whose work it is; groups share the machine alike, whatever each of them asks for. Empty: its own.
         run: of which run it is a part; a run that was begun is ended before others are begun. Empty: its own.
+        input: the content id of what the step was given, by which recorded answers are found again. Empty: unknown.
         on_overflow: what to do when prompt and ``max_tokens`` exceed the context: refuse, or shorten the
             data spans from their end and record it.
     """
@@ -82,6 +83,7 @@ class Request:
     group: str = ""
     run: str = ""
     on_overflow: Overflow = "error"
+    input: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,6 +207,7 @@ class Walk:
         async def written(text: str) -> None:
             await self.emit(TextWritten(self.run.id, step.name, text))
 
+        given = content_id(value)
         attempts: list[Attempt] = []
         for index in range(stage.decoding.attempts):
             seed = derive_seed(self.run.seed, step.name, 0, index)
@@ -220,6 +221,7 @@ class Walk:
                 deadline=self.deadline,
                 group=self.group or self.run.id,
                 run=self.run.id,
+                input=given,
             )
             generation = await answer(self.backend, request, self._where(step.name), written)
             judged = time.perf_counter()
