@@ -49,6 +49,28 @@ def put_whole(out: Path, files: Mapping[str, str]) -> None:
         shutil.rmtree(made, ignore_errors=True)
 
 
+def put_file(path: Path, text: str) -> None:
+    """Write a text, in UTF-8, into the place of what is there: it is written whole, or what was there stays.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, made = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(made, path.stat().st_mode & 0o777 if path.exists() else 0o644)
+        os.replace(made, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(made)
+        raise
+    sync(path.parent)
+
+
 def swap(made: Path, out: Path) -> None:
     """Move the folder ``made``, which lies beside ``out``, into its place; what was there goes.
 
@@ -78,4 +100,4 @@ def sync(folder: Path) -> None:
         os.close(handle)
 
 
-__all__ = ["put_whole", "sha256_of", "swap", "sync"]
+__all__ = ["put_file", "put_whole", "sha256_of", "swap", "sync"]

@@ -75,7 +75,7 @@ def batch(
     it. Where trace.content is not 'full', sensitive fields are redacted. The exit code is 1 if any row failed.
     """
     session = session_of(ctx)
-    found = session.host.stack(stack)
+    found = session.stack(stack)
     path = None if source == inputs.STANDARD_INPUT else _input(source)
     if estimating:
         _estimate(session, found, path, concurrency, seed, timeout, price, as_json)

@@ -61,7 +61,7 @@ def bench_stack(
     exit code is 1 if an arm could not be measured.
     """
     session = session_of(ctx)
-    found = session.host.stack(stack)
+    found = session.stack(stack)
     arms = arms_of(session.settings, _names(executors), _names(precisions))
     loops = _numbers(concurrency)
     values = _values(session, found, data, given or [], rows)

@@ -282,7 +282,7 @@ def plugins(session: Session) -> Section:
         if info.state == "quarantined":
             yield Finding(
                 f"plugin {info.name} ({info}): {info.reason}",
-                f"mend or upgrade it, or `fslm plugins disable {info.name}`",
+                info.cure or f"mend or upgrade it, or `fslm plugins disable {info.name}`",
             )
     here = {canonicalize_name(name) for info in session.host.plugins for name in (info.name, info.distribution)}
     named: dict[str, Sequence[str]] = {"plugins": session.settings.plugins or (), "disable": session.settings.disable}

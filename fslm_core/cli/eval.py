@@ -97,7 +97,7 @@ def evaluate_stack(
     """
     require_extra()
     session = session_of(ctx)
-    found = session.host.stack(stack)
+    found = session.stack(stack)
     wanted = _wanted(fail_under or [])
     if out is not None:
         may_write(out, force=force)

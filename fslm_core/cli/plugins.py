@@ -1,11 +1,11 @@
-"""``fslm plugins``: what became of each plugin, and which may be loaded."""
+"""``fslm plugins``: what became of each plugin, what there is to say of one, and which may be loaded."""
 
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +13,8 @@ import tomlkit
 import typer
 from tomlkit.exceptions import ParseError
 
-from ..errors import SettingsError, UnknownNameError
-from ..plugins import PluginHost, PluginInfo
+from ..errors import SettingsError
+from ..plugins import PluginHost, PluginInfo, normal
 from ..settings import load, user_file
 from . import screen
 from .session import session_of
@@ -28,7 +28,7 @@ _NAME = typer.Argument(metavar="NAME", help="The plugin's name, or its distribut
 def plugins(
     ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False
 ) -> None:
-    """List the plugins, and why one is not loaded; enable or disable one."""
+    """List the plugins, and why one is not loaded; show, verify, enable or disable one."""
     if ctx.invoked_subcommand is not None:
         return
     from .root import VERBS
@@ -51,18 +51,63 @@ def plugins(
 
 
 @app.command()
+def show(
+    ctx: typer.Context,
+    name: Annotated[str, _NAME],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list, of the plugins of that name.")] = False,
+) -> None:
+    """Show how a plugin is installed, what it offers, and what its adapters were trained with."""
+    from ..govern import describe
+    from . import plugin_pages
+
+    pages = describe(session_of(ctx).host, name)
+    if as_json:
+        screen.result(screen.as_json([asdict(page) for page in pages]))
+        return
+    for page in pages:
+        plugin_pages.show(page)
+
+
+@app.command()
+def verify(
+    ctx: typer.Context,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Plugins or distributions; all by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+) -> None:
+    """Compare every installed file with its wheel's RECORD, and every adapter with its fslm.json.
+
+    Exit code 1 says that something differs. Nothing of a plugin is imported while a file differs, and no weight is
+    loaded.
+    """
+    from ..govern import verify as compare
+    from . import plugin_pages
+
+    found = compare(session_of(ctx).host, names or ())
+    if as_json:
+        screen.result(screen.as_json([{**asdict(one), "ok": one.ok} for one in found]))
+    elif found:
+        plugin_pages.verified(found)
+    else:
+        screen.say("no plugin is installed")
+    if not all(one.ok for one in found):
+        raise typer.Exit(1)
+
+
+@app.command()
 def enable(ctx: typer.Context, name: Annotated[str, _NAME]) -> None:
     """Let a plugin be loaded again; nothing is imported."""
-    affected = _named(session_of(ctx).host, name)
-    names = {_normal(part) for info in affected for part in (info.name, info.distribution)} | {_normal(name)}
+    affected = session_of(ctx).host.named(name)
+    names = {normal(part) for info in affected for part in (info.name, info.distribution)} | {normal(name)}
 
     def change(document: Any) -> None:
         blocked = _listed(document, "disable")
         for index in reversed(range(len(blocked))):
-            if _normal(blocked[index]) in names:
+            if normal(blocked[index]) in names:
                 del blocked[index]
         allowed = _listed(document, "plugins")
-        if "plugins" in document and not names & set(map(_normal, allowed)):
+        if "plugins" in document and not names & set(map(normal, allowed)):
             allowed.append(name)
 
     _edit(user_file(), change)
@@ -72,25 +117,16 @@ def enable(ctx: typer.Context, name: Annotated[str, _NAME]) -> None:
 @app.command()
 def disable(ctx: typer.Context, name: Annotated[str, _NAME]) -> None:
     """Keep a plugin from being imported; nothing is imported."""
-    affected = _named(session_of(ctx).host, name)
+    affected = session_of(ctx).host.named(name)
 
     def change(document: Any) -> None:
         if "disable" not in document:
             document["disable"] = []
-        if _normal(name) not in map(_normal, _listed(document, "disable")):
+        if normal(name) not in map(normal, _listed(document, "disable")):
             document["disable"].append(name)
 
     _edit(user_file(), change)
     _tell(affected, wanted="disabled")
-
-
-def _named(host: PluginHost, name: str) -> list[PluginInfo]:
-    """The plugins of this name or distribution, by their metadata alone."""
-    found = host.found()
-    named = [info for info in found if _normal(name) in (_normal(info.name), _normal(info.distribution))]
-    if not named:
-        raise UnknownNameError.of("plugin", name, {part for info in found for part in (info.name, info.distribution)})
-    return named
 
 
 def _tell(affected: list[PluginInfo], *, wanted: str) -> None:
@@ -100,7 +136,9 @@ def _tell(affected: list[PluginInfo], *, wanted: str) -> None:
         info = now[before.name, before.distribution]
         state = "enabled" if info.state == "loaded" else info.state
         screen.say(f"plugin {info.name} ({info}) is {state}, in {user_file()}")
-        if info.state != wanted:
+        if info.state == "quarantined":
+            screen.warn(info.reason)
+        elif info.state != wanted:
             screen.warn(f"plugin {info.name} is still {state}: ./fslm.toml, FSLM_PLUGINS or FSLM_DISABLE is stronger")
 
 
@@ -145,10 +183,6 @@ def _listed(document: Any, key: str) -> Any:
             f"{key!r} is not a list", where=str(user_file()), found=str(value), hint="write it as a list of names"
         )
     return value
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 __all__ = ["app"]

@@ -35,7 +35,8 @@ VERBS = {
     "bench": Verb("bench", "Time a stack on this machine, under one or several executors and precisions."),
     "check": Verb("check", "Show how a stack is wired, and what is wrong with it, without loading a weight."),
     "list": Verb("listing", "List the installed stacks and stages."),
-    "plugins": Verb("plugins", "List the plugins, and why one is not loaded; enable or disable one."),
+    "plugins": Verb("plugins", "List the plugins, and why one is not loaded; show, verify, enable or disable one."),
+    "lock": Verb("lock", "Write down what runs here, tell what differs from it, or go back to the lock before."),
     "models": Verb("models", "List, get, verify or find the base models."),
     "trace": Verb("trace", "Look at what was kept of earlier runs, or forget it."),
     "data": Verb("data", "Make rows to train on and to score by, out of a table."),
@@ -46,7 +47,7 @@ VERBS = {
 
 EXIT_CODES = {
     0: "all went well",
-    1: "a run failed, or a row of a batch",
+    1: "a run failed, or a row of a batch; what was compared differs",
     2: "the command, its input, a setting or a recipe is wrong",
     3: "a stack was refused by its check, or its definition cannot work",
     4: "something is missing, damaged or refused here: a plugin, a model, an adapter, the trace, an extra, a full disk",
@@ -73,8 +74,10 @@ class VerbGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Import the verb that ``args`` begins with."""
-        name = args[0]
-        if name not in VERBS and (function := ctx.ensure_object(Session).host.commands.get(name)):
+        name, session = args[0], ctx.ensure_object(Session)
+        session.locked = bool(ctx.params.get("locked"))  # before any plugin is asked
+        if name not in VERBS and (function := session.host.commands.get(name)):
+            session.hold()
             return name, _plugin_verb(name, function), args[1:]
         found, command, rest = super().resolve_command(ctx, args)
         return found, load(found) if found in VERBS else command, rest
@@ -119,6 +122,9 @@ def _version(asked: bool) -> None:
 def fslm(
     ctx: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    locked: Annotated[
+        bool, typer.Option("--locked", help="Run nothing that differs from the lock file, fslm.lock.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
@@ -214,9 +220,10 @@ def _as_ours(error: BaseException) -> FslmError:
 def _option_hint(text: str, path: str) -> str:
     if "No such option" not in text:
         return ""
-    if "--debug" in text:
-        verb = path.partition(" ")[2]
-        return f"; --debug stands before the verb: `fslm --debug {verb} …`"
+    for option in ("--debug", "--locked"):
+        if option in text:
+            verb = path.partition(" ")[2]
+            return f"; {option} stands before the verb: `fslm {option} {verb} …`"
     return "; write `--` before a text that begins with a dash"
 
 

@@ -46,7 +46,7 @@ def run(
     The result is one indented JSON object. Standard error says how to look at the trace.
     """
     session = session_of(ctx)
-    found = session.host.stack(stack)
+    found = session.stack(stack)
     given, where = inputs.typed_or_piped(text)
     content = content_of(session.settings)
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ..errors import CheckError, FslmError, RunFailed
+from ..errors import CheckError, FslmError, LockError, RunFailed
 from ..serve.text import UNSEEN, as_json
 
 if TYPE_CHECKING:
@@ -61,8 +61,9 @@ def show_error(error: FslmError) -> None:
     reason = error.error if isinstance(error, RunFailed) else error
     code = typer.style(f"error[{reason.code}]", fg="red", bold=True)
     lines = [f"{code} {place}{_indented(error.what)}"]
-    if isinstance(reason, CheckError):
-        lines += [f"  - {_indented(finding)}" for finding in reason.findings]
+    listed = reason.findings if isinstance(reason, CheckError) else ()
+    listed = reason.differences if isinstance(reason, LockError) else listed
+    lines += [f"  - {_indented(part)}" for part in listed]
     notes = [("note", note) for note in error.notes]
     rows = (("found", error.found), ("expected", error.expected), *notes, ("next", error.hint))
     lines += [f"  {typer.style(name, bold=True)}: {_indented(text)}" for name, text in rows if text]

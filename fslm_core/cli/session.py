@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import typer
 
+    from ..backends.protocol import Backend
     from ..engine import Engine
     from ..plugins import PluginHost
     from ..settings import Settings
@@ -20,18 +21,23 @@ if TYPE_CHECKING:
     from .progress import TransferBar
 
 
+_PATIENCE = 10.0
+"""Seconds that candidates have after the last run, before the engine is closed and their records say `cancelled`."""
+
+
 @dataclass
 class Session:
     """One call of ``fslm``. Settings are read and plugins loaded by the first who asks."""
 
     debug: bool = False
+    locked: bool = False
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings of files and environment."""
+        """The settings of files and environment; ``--locked`` is stronger than both."""
         from ..settings import load
 
-        return load()
+        return load(locked=True) if self.locked else load()
 
     @cached_property
     def host(self) -> PluginHost:
@@ -39,6 +45,34 @@ class Session:
         from ..plugins import PluginHost
 
         return PluginHost(self.settings)
+
+    def stack(self, name: str) -> Stack[Any, Any]:
+        """The stack of this name, to be run; where the settings say ``locked``, plugins are compared first.
+
+        Raises:
+            UnknownNameError, PluginLoadError, DuplicateNameError: as :meth:`~fslm_core.plugins.PluginHost.stack`.
+            LockError: a plugin is not what was locked, which may be why there is no such stack.
+        """
+        self.hold()
+        return self.host.stack(name)
+
+    def hold(self) -> None:
+        """Where the settings say ``locked``, refuse plugins and settings that are not what was locked.
+
+        Raises:
+            LockError: something differs, or there is no lock file.
+        """
+        if self.settings.locked:
+            from ..engine.here import hold
+
+            hold(self.settings, self.host, self.backend)
+
+    @property
+    def backend(self) -> Backend:
+        """The backend of the settings: to be asked for its name and capabilities, not to be warmed."""
+        from .. import backends
+
+        return backends.create(self.settings.backend, self.settings, extra=self.host.backends)
 
 
 def session_of(ctx: typer.Context) -> Session:
@@ -76,6 +110,7 @@ def opened(session: Session, stack: Stack[Any, Any], *, max_in_flight: int, trac
             open_until_the_end.enter_context(engine)
         bar.close()
         yield engine
+        engine.settle(_PATIENCE)
 
 
 @contextmanager

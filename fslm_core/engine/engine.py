@@ -47,6 +47,7 @@ class Engine:
             The settings' choice, else ``none``.
         trace: False keeps no trace at all.
         strict: make errors of the check's warnings.
+        locked: refuse what differs from the lock file (``settings.lock_file``); the settings' choice by default.
         progress: told of downloads and conversions.
         observers: functions that are called with every :data:`~fslm_core.events.Event`, beside those of plugins: on one
             thread of their own behind a bounded queue, so that none of them can slow or break a run.
@@ -72,6 +73,7 @@ class Engine:
         content: ContentMode | None = None,
         trace: bool = True,
         strict: bool = False,
+        locked: bool | None = None,
         progress: Progress | None = None,
         observers: Sequence[Observer] = (),
         wait: bool = True,
@@ -79,6 +81,8 @@ class Engine:
         chosen = settings or default()
         if threads is not None:
             chosen = chosen.model_copy(update={"torch": chosen.torch.model_copy(update={"threads": threads})})
+        if locked is not None:
+            chosen = chosen.model_copy(update={"locked": locked})
         if max_in_flight < 1:
             raise EngineStateError(
                 "max_in_flight is out of range",
@@ -198,6 +202,25 @@ class Engine:
         """Whether it is open and keeps a trace: False with ``trace=False``, and where ``trace.on_failure`` is
         ``continue`` and the trace could not be opened."""
         return self._opened is not None and self._opened.traced
+
+    def settle(self, timeout: float | None = None) -> bool:
+        """Wait until what became of every candidate so far is recorded (see ``shadow`` in the settings).
+
+        Runs never wait for candidates; a program that is about to close the engine may want to.
+
+        Args:
+            timeout: seconds; None waits as long as it takes, which is bounded: a candidate is stopped after a minute.
+
+        Returns:
+            False where ``timeout`` was not enough.
+        """
+        works = self._works
+        return works.loop.wait(works.shadows.settle(timeout))
+
+    async def asettle(self, timeout: float | None = None) -> bool:
+        """As :meth:`settle`, from an event loop."""
+        works = self._works
+        return await asyncio.wrap_future(works.loop.submit(works.shadows.settle(timeout)))
 
     def close(self) -> None:
         """Cancel what is in flight, record it, and give everything back. Idempotent.

@@ -111,6 +111,14 @@ def _adapter(stage: Stage[Any, Any], slm: SLM, capabilities: Capabilities) -> Ad
             expected=slm.sha256,
             hint="copy the adapter again, or correct the hash if the change is meant",
         )
+    if adapter is not None and adapter.record is not None and adapter.record.sha256 not in (None, adapter.sha256):
+        raise AdapterError(
+            f"the adapter's weights are not those that its {adapters.RECORD} was written for",
+            where=f"stage {stage.name}, {adapter.path}",
+            found=f"SHA-256 {adapter.sha256}",
+            expected=adapter.record.sha256,
+            hint="install the plugin again, or copy the adapter's folder whole; see `fslm plugins verify`",
+        )
     return adapter
 
 
@@ -126,22 +134,23 @@ def disagreements(stage: Stage[Any, Any], model: Model, base_sha256: str | None)
     """
     if model.adapter is None:
         return [], []
-    record = model.adapter.record
-    if record is None:
-        return [], [f"the adapter has no {adapters.RECORD}: nobody can say what it was trained for"]
     errors: list[str] = []
     warnings: list[str] = []
+    if (model.overridden or model.candidate) and model.slm.sha256 is None:
+        key = "candidate_sha256" if model.candidate else "sha256"
+        warnings.append(
+            f"the settings do not say which adapter is meant, and whatever lies in {model.adapter.path} is run; write"
+            f' {key} = "{model.adapter.sha256}"'
+        )
+    record = model.adapter.record
+    if record is None:
+        return [], [*warnings, f"the adapter has no {adapters.RECORD}: nobody can say what it was trained for"]
     if record.base != model.checkpoint.name:
         errors.append(f"the adapter was made for the base {record.base}, not for {model.checkpoint.name}")
     elif base_sha256 and record.base_sha256 and record.base_sha256 != base_sha256:
         errors.append(
             f"the adapter was made for other weights of {record.base}"
             f" ({record.base_sha256[:12]}, here {base_sha256[:12]})"
-        )
-    if record.sha256 is not None and record.sha256 != model.adapter.sha256:
-        errors.append(
-            f"the adapter's weights are not those that its {adapters.RECORD} was written for"
-            f" ({record.sha256[:12]}, here {model.adapter.sha256[:12]})"
         )
     if record.output_schema != stage.schema.id:
         errors.append(f"the output schema of {stage.output.__name__} changed since the adapter was trained")

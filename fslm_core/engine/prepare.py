@@ -17,7 +17,10 @@ from ..stack import Stack
 from ..stage import Stage
 from ..store import marks_of
 from .check import Report, check_stack
+from .here import fingerprint_of, stack_drift
+from .lock import Lock, refuse
 from .models import Model, disagreements
+from .shadow import Candidate
 from .threads import in_thread
 from .walk import Prepared
 
@@ -28,13 +31,21 @@ class Preparer:
     """Prepares stacks for one engine. Used on the engine's loop only."""
 
     def __init__(
-        self, backend: Backend, host: PluginHost, settings: Settings, *, strict: bool, progress: Progress | None
+        self,
+        backend: Backend,
+        host: PluginHost,
+        settings: Settings,
+        *,
+        strict: bool,
+        progress: Progress | None,
+        lock: Lock | None,
     ) -> None:
         self._backend = backend
         self._host = host
         self._settings = settings
         self._strict = strict
         self._progress = progress
+        self._lock = lock
         self._ready: dict[Stack[Any, Any], Prepared] = {}
         self._underway: dict[Stack[Any, Any], asyncio.Task[Prepared]] = {}
         self._resolved: dict[str, ResolvedCheckpoint] = {}
@@ -44,6 +55,7 @@ class Preparer:
 
         Raises:
             CheckError: the stack was refused.
+            LockError: one of its stages or checkpoints is not what was locked.
             MissingExtraError: its models need packages that are not installed.
             CheckpointError, AdapterError: its models cannot be had or loaded.
         """
@@ -70,6 +82,7 @@ class Preparer:
         for warning in report.warnings:
             log.warning("stack %s: %s", stack.name, warning)
         models = {s.name: s.model for s in report.steps}
+        tried = {s.name: s.candidate for s in report.steps if s.candidate is not None and s.share > 0}
         bases = {}
         offers = self._backend.capabilities
         if offers.require is not None and any(models.values()):
@@ -78,13 +91,30 @@ class Preparer:
             for model in filter(None, models.values()):
                 bases[model.checkpoint.name] = await in_thread(self._resolve, model)
         self._recheck(stack, models, bases)
+        self._recheck(stack, tried, bases, "candidate: ")
+        if self._lock is not None:
+            hashes = {name: base.sha256 for name, base in bases.items()}
+            drifts = stack_drift(self._lock, stack, self._host, models, hashes, self._backend.name)
+            refuse(drifts, self._settings.lock_file)
         refs = {name: m.ref(bases.get(m.checkpoint.name)) for name, m in models.items() if m is not None}
         ways = dict(zip(refs, await self._backend.warm(list(refs.values())), strict=True))
         origins = {
             step.name: self._origin(step.stage, models[step.name], bases, ways.get(step.name, ""))
             for step in stack.steps
         }
-        return Prepared(stack, refs, origins, marks_of(stack))
+        candidates = {
+            s.name: await self._candidate(s.step.stage, tried[s.name], bases, s.share)
+            for s in report.steps
+            if s.name in tried
+        }
+        return Prepared(stack, refs, origins, marks_of(stack), candidates)
+
+    async def _candidate(
+        self, stage: Stage[Any, Any], model: Model, bases: Mapping[str, ResolvedCheckpoint], share: float
+    ) -> Candidate:
+        ref = model.ref(bases.get(model.checkpoint.name))
+        (way,) = await self._backend.warm([ref])
+        return Candidate(ref, self._origin(stage, model, bases, way), share)
 
     def _resolve(self, model: Model) -> ResolvedCheckpoint:
         name = model.checkpoint.name
@@ -95,14 +125,19 @@ class Preparer:
         return self._resolved[name]
 
     def _recheck(
-        self, stack: Stack[Any, Any], models: Mapping[str, Model | None], bases: Mapping[str, ResolvedCheckpoint]
+        self,
+        stack: Stack[Any, Any],
+        models: Mapping[str, Model | None],
+        bases: Mapping[str, ResolvedCheckpoint],
+        which: str = "",
     ) -> None:
         """What could not be checked before the checkpoint was here: the base an adapter was made for."""
         late = Report(stack.name)
         for step in stack.steps:
-            model = models[step.name]
+            model = models.get(step.name)
             if model is not None and (base := bases.get(model.checkpoint.name)):
-                late.errors += (f"step {step.name}: {e}" for e in disagreements(step.stage, model, base.sha256)[0])
+                errors = disagreements(step.stage, model, base.sha256)[0]
+                late.errors += (f"step {step.name}: {which}{e}" for e in errors)
         late.raise_if_refused()
 
     def _origin(
@@ -110,7 +145,6 @@ class Preparer:
     ) -> Origin:
         plugin = self._host.owner(stage)
         base = bases.get(model.checkpoint.name) if model else None
-        adapter = model.adapter.sha256 if model and model.adapter else None
         return Origin(
             stage=stage.name,
             plugin=plugin.distribution if plugin else None,
@@ -118,11 +152,7 @@ class Preparer:
             model=str(model) if model else None,
             backend=None if stage.tool else f"{self._backend.name} {way}".strip(),
             tuned=model is None or not model.slm.untuned,
-            fingerprint=stage.fingerprint(
-                checkpoint=base.sha256 if base else (model.slm.base if model else None),
-                adapter=adapter,
-                backend=self._backend.name,
-            ),
+            fingerprint=fingerprint_of(stage, model, base.sha256 if base else None, self._backend.name),
             input=stage.input,
             output=stage.output,
         )

@@ -19,11 +19,13 @@ from ..settings import Settings
 from ..stack import Stack
 from ..store import ContentMode, TraceStore
 from .flow import in_order
+from .here import hold
 from .loop import LoopThread
 from .observers import Observer, Observers, named
 from .passage import Listener, Passage, Rooms
 from .prepare import Preparer
 from .run import Outcome, Run, new_run_id
+from .shadow import Shadows
 from .tools import ToolRunner
 from .walk import Prepared
 from .withhold import read_quietly
@@ -44,6 +46,7 @@ class Works:
 
     Raises:
         StoreError: the trace cannot be opened, and ``trace.on_failure`` is ``fail``.
+        LockError: the settings say ``locked``, and what is installed is not what was locked.
     """
 
     def __init__(
@@ -64,11 +67,13 @@ class Works:
         self._warming: Future[None] | None = None
         self._host = host
         self._max_in_flight = max_in_flight
+        lock = hold(settings, host, backend) if settings.locked else None
         told = [*host.observers, *named(observers)]
         self._store = _open_store(settings, content) if trace else None
         recorder = self._store.recorder() if self._store is not None else None
         self.rooms = Rooms(backend, host, ToolRunner(), recorder, Observers(told, quotes=content == "full"), content)
-        self._preparer = Preparer(backend, host, settings, strict=strict, progress=progress)
+        self.shadows = Shadows(backend, host, self.rooms.tell, max_in_flight)
+        self._preparer = Preparer(backend, host, settings, strict=strict, progress=progress, lock=lock)
         self._slots = asyncio.Semaphore(max_in_flight)
         self._at_work: set[asyncio.Task[Any]] = set()
         self.loop = LoopThread("fslm-engine")
@@ -127,6 +132,7 @@ class Works:
         for task in list(self._at_work):
             task.cancel()
         await asyncio.gather(*self._at_work, return_exceptions=True)
+        await self.shadows.aclose()
         await self._preparer.close()
         await self.backend.aclose()
 
@@ -161,7 +167,7 @@ class Works:
         if not waits and self._slots.locked():
             raise self._refused(found)
         async with self._slots:
-            return await Passage(self.rooms, prepared, checked, seed, timeout, listener, group).go()
+            return await Passage(self.rooms, prepared, checked, seed, timeout, listener, group, self.shadows).go()
 
     def _refused(self, stack: Stack[Any, Any]) -> EngineBusy:
         self.rooms.observers.tell(RunRefused(new_run_id(), stack.name, time.time(), self.rooms.load.in_flight))

@@ -127,6 +127,14 @@ class Installed:
             found |= below(place, place.name) if place.is_dir() else {place.name: place}
         return found
 
+    def name_of(self, path: Path) -> str:
+        """A path as people read it: below the folder that plugins are installed in, or below the source tree."""
+        place = self.place
+        for home in (self.root, place.parent if place is not None else None):
+            if home is not None and path.is_relative_to(home):
+                return path.relative_to(home).as_posix()
+        return str(path)
+
     def sha256(self) -> str:
         """One hash over :meth:`files` and the entry points, as ``sha256sum`` would list them; empty for ``program``.
 

@@ -1,0 +1,25 @@
+"""What is installed, under control: shown, verified, locked, and put back as it was."""
+
+from __future__ import annotations
+
+from .locking import Written, check, previous_of, write
+from .restore import Plan, Restored, lock_before, plan, restore
+from .show import PluginPage, describe
+from .verify import Difference, Verification, verify
+
+__all__ = [
+    "Difference",
+    "Plan",
+    "PluginPage",
+    "Restored",
+    "Verification",
+    "Written",
+    "check",
+    "describe",
+    "lock_before",
+    "plan",
+    "previous_of",
+    "restore",
+    "verify",
+    "write",
+]
