@@ -33,6 +33,7 @@
     ├── DeadlineExceeded           the time allowed has passed
     ├── StoreError                 the trace database
     ├── DataError                  a table of rows, its columns, or what was asked of it
+    ├── GateError                  another environment's fslm cannot be asked, or ended too early
     ├── TrainError                 a recipe, its data, or a training run
     │   └── TrainInterrupted         Ctrl-C in a training run; a checkpoint was saved
     ├── SystemRefusedError         the operating system refused the command line something
@@ -391,8 +392,8 @@ class LockError(FslmError):
     a checkpoint is another, the settings choose another model, the core has another version. Also: the file is not
     there or is no lock file, or going back to the lock before it did not succeed. No weight was loaded.
 
-    Next: ``fslm lock`` if the change is meant, ``fslm lock --restore`` to go back to the lock before;
-    ``fslm lock --check`` tells what differs.
+    Next: ``fslm lock`` if the change is meant, ``fslm lock --install`` to install what was locked, ``fslm lock
+    --restore`` to go back to the lock before. ``fslm lock --check`` tells what differs.
 
     Args:
         differences: each as ``what: locked …, found …``.
@@ -627,6 +628,20 @@ class DataError(FslmError):
 
     code = "data"
     exit_code = 2
+
+
+class GateError(FslmError):
+    """Another environment's fslm cannot be asked, or its process ended before it had answered.
+
+    ``fslm plugins gate`` runs another version of a plugin with the Python that it is given: there is no such file, its
+    environment has no fslm-core, the check there refuses the stack, or the process died half-way, in which case the
+    rows that both versions answered are compared all the same.
+
+    Next: run the same Python by hand, ``PYTHON -m fslm_core check STACK``, and mend what it says.
+    """
+
+    code = "gate"
+    exit_code = 4
 
 
 class TrainError(FslmError):

@@ -17,6 +17,7 @@ from ..errors import SettingsError
 from ..plugins import PluginHost, PluginInfo, normal
 from ..settings import load, user_file
 from . import screen
+from .gate import gate
 from .session import session_of
 
 app = typer.Typer(add_completion=False, invoke_without_command=True)
@@ -184,5 +185,7 @@ def _listed(document: Any, key: str) -> Any:
         )
     return value
 
+
+app.command("gate")(gate)
 
 __all__ = ["app"]
