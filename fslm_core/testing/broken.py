@@ -1,0 +1,46 @@
+"""What a contract's check raises: what is wrong, where, and what to do next, without a traceback nobody needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ..errors import FslmError
+
+
+class ContractBroken(AssertionError):
+    """Something that the framework relies on does not hold; the parts are those of every error of fslm.
+
+    >>> print(ContractBroken("there is no description", where="stage a.b", hint="write one"))
+    stage a.b: there is no description
+      next: write one
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        found: object = None,
+        expected: object = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(str(FslmError(what, where=where, found=found, expected=expected, hint=hint)))
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Fail the test with the text of what is broken, and the example that hypothesis found, if any."""
+    __tracebackhide__ = True
+    try:
+        yield
+    except (ContractBroken, FslmError) as error:
+        text = "\n".join([str(error), *getattr(error, "__notes__", ())])
+    else:
+        return
+    pytest.fail(text, pytrace=False)
+
+
+__all__ = ["ContractBroken", "told"]
