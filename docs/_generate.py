@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from _api import api_page
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -38,6 +39,7 @@ def main() -> int:
         "settings.md": settings_page,
         "recipe.md": recipe_page,
         "hooks.md": hooks_page,
+        "api.md": api_page,
         "errors.md": errors_page,
         **{f"errors/{kind.code}.md": partial(error_page, kind) for kind in kinds()},
     }
@@ -219,7 +221,7 @@ def _default(info: FieldInfo) -> str:
         return "the platform's own"
     if info.default is None or info.default is PydanticUndefined:
         return NONE
-    return f"`{json.dumps(info.default)}`"
+    return f"`{json.dumps(info.default, default=str)}`"
 
 
 # -- recipe ----------------------------------------------------------------------------------------------------------
