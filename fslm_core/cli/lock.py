@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from .. import govern
-from ..engine.lock import Drift, Lock
+from ..engine.lock import WAYS_ON, Drift, Lock, read
 from ..errors import LockError, UsageError
 from . import screen
 from .session import Session, session_of
@@ -35,7 +35,12 @@ def lock(
     restore: Annotated[
         bool, typer.Option("--restore", help="Go back to the lock before: pip installs the versions it names.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --restore: only print pip's commands.")] = False,
+    install: Annotated[
+        bool, typer.Option("--install", help="Make what is installed equal to the lock as it stands, with pip.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --install or --restore: only print pip's commands.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write down what runs here, tell what differs from it, or go back to the lock before.
@@ -46,32 +51,33 @@ def lock(
     is kept as fslm.lock.previous; --restore puts it back and makes the plugins installed equal to it. With --check,
     exit code 1 says that something differs.
     """
-    _refuse_contradictions(stacks or (), check=check, restore=restore, dry_run=dry_run)
+    asked = [f"--{name}" for name, given in (("check", check), ("install", install), ("restore", restore)) if given]
+    _refuse_contradictions(stacks or (), asked, dry_run=dry_run)
     session = session_of(ctx)
     path = out or session.settings.lock_file
-    if restore:
-        _restore(session, path, dry_run=dry_run, as_json=as_json)
+    if dry_run:
+        _show_plan(session, path, back=restore, as_json=as_json)
+    elif install or restore:
+        _put_back(session, path, back=restore, as_json=as_json)
     elif check:
         _check(session, path, as_json=as_json)
     else:
         _write(session, path, stacks or (), as_json=as_json)
 
 
-def _refuse_contradictions(stacks: Sequence[str], *, check: bool, restore: bool, dry_run: bool) -> None:
+def _refuse_contradictions(stacks: Sequence[str], asked: Sequence[str], *, dry_run: bool) -> None:
     found = None
-    if check and restore:
-        found = "--check and --restore"
-    elif stacks and (check or restore):
-        found = f"{shlex.join(stacks)} and {'--check' if check else '--restore'}"
-    elif dry_run and not restore:
-        found = "--dry-run without --restore"
+    if len(asked) > 1 or (stacks and asked):
+        found = " and ".join([*asked, *map(shlex.quote, stacks)])
+    elif dry_run and not {"--install", "--restore"} & set(asked):
+        found = "--dry-run without --install or --restore"
     if found is not None:
         raise UsageError(
-            "these cannot be asked for together",
+            "this cannot be asked for together",
             where="fslm lock",
             found=found,
-            expected="fslm lock [STACK]..., fslm lock --check or fslm lock --restore [--dry-run]",
-            hint="leave one out; what a lock is limited to stands in its file",
+            expected="fslm lock [STACK]..., or one of --check, --install and --restore",
+            hint="leave one out; which stacks a lock is limited to stands in its file",
         )
 
 
@@ -101,33 +107,38 @@ def _check(session: Session, path: Path, *, as_json: bool) -> None:
     elif drifts:
         _tell(drifts)
     if drifts:
-        screen.say("`fslm lock` accepts what is here; `fslm lock --restore` goes back to the lock before")
+        screen.say(f"next: {WAYS_ON}")
         raise typer.Exit(1)
     screen.say(f"{path}: all is as it was locked")
 
 
-def _restore(session: Session, path: Path, *, dry_run: bool, as_json: bool) -> None:
-    if dry_run:
-        commands = govern.plan(govern.lock_before(path), session.host, govern.previous_of(path)).commands
-        if as_json:
-            screen.result(screen.as_json({"path": str(path), "commands": commands, "restored": False}))
-        else:
-            screen.result("\n".join(map(shlex.join, commands)))
-        if not commands:
-            screen.say("the plugins are those of the lock before: there is nothing for pip to do")
-        return
-    restored = govern.restore(path, session.host, tell=screen.say)
+def _show_plan(session: Session, path: Path, *, back: bool, as_json: bool) -> None:
+    place = govern.previous_of(path) if back else path
+    commands = govern.plan(govern.lock_before(path) if back else read(path), session.host, place).commands
     if as_json:
-        data = {"path": str(path), "commands": restored.commands, "restored": True}
-        screen.result(screen.as_json({**data, "differences": _data(restored.left)}))
-    if restored.left:
+        screen.result(screen.as_json({"path": str(path), "commands": commands, "done": False}))
+        return
+    for command in commands:
+        screen.result(shlex.join(command))
+    if not commands:
+        screen.say(f"the plugins are those of {place}: there is nothing for pip to do")
+
+
+def _put_back(session: Session, path: Path, *, back: bool, as_json: bool) -> None:
+    done = (govern.restore if back else govern.install)(path, session.host, tell=screen.say)
+    if as_json:
+        data = {"path": str(path), "commands": done.commands, "done": True, "differences": _data(done.left)}
+        screen.result(screen.as_json(data))
+    if done.left:
         raise LockError(
-            "the lock before is back and its plugins are installed, but not all is as it was",
+            f"the plugins {'and the lock before are back' if back else 'of the lock are installed'}, but not all is as"
+            " it was locked",
             where=str(path),
-            differences=[str(drift) for drift in restored.left],
+            differences=[str(drift) for drift in done.left],
             hint="pip cannot change these: put them back by hand, or accept them with `fslm lock`",
         )
-    screen.say(f"{path}: back to the lock before, {_counts(restored.lock)}; the same command goes forward again")
+    again = "; the same command goes forward again" if back else ""
+    screen.say(f"{path}: {'back at' if back else 'installed'} {_counts(done.lock)}{again}")
 
 
 def _tell(drifts: Sequence[Drift]) -> None:

@@ -110,7 +110,7 @@ def environment_drift(lock: Lock, host: PluginHost, settings: Settings, backend:
     there = None if lock.stacks is None else [s for n, s in host.stacks.items() if n in lock.stacks]
     scope = _scope(host, settings, backend, there, also=lock.plugins)
     found = _environment(host, settings, backend, scope, lock.stacks)
-    idle = {info.distribution: f"{info.version}, {info.state}: {info.reason}" for info in host.plugins if info.reason}
+    idle = {i.distribution: f"{i.version} ({i.state}: {i.reason})".lstrip() for i in host.plugins if i.reason}
     return environment_differences(lock, found, idle)
 
 

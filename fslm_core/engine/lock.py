@@ -20,8 +20,13 @@ from ..plugins import Source
 
 HEADER = """\
 # What `fslm lock` found here. `fslm --locked …` (or locked = true in the settings) runs nothing that differs from it.
-# `fslm lock --check` tells what differs, `fslm lock` accepts it, `fslm lock --restore` goes back to the lock before.
+# `fslm lock --check` tells what differs, `fslm lock` accepts it, `fslm lock --install` installs what is locked,
+# `fslm lock --restore` goes back to the lock before.
 """
+WAYS_ON = (
+    "`fslm lock` accepts it, `fslm lock --install` installs what was locked, `fslm lock --restore` goes back to the"
+    " lock before"
+)
 Setting = bool | str | list[str]
 
 
@@ -241,11 +246,12 @@ def refuse(drifts: Sequence[Drift], path: Path) -> None:
             "what would run is not what was locked",
             where=str(path),
             differences=[str(drift) for drift in drifts],
-            hint="`fslm lock` accepts it; `fslm lock --restore` goes back to the lock before",
+            hint=WAYS_ON,
         )
 
 
 __all__ = [
+    "WAYS_ON",
     "Drift",
     "Lock",
     "LockedCheckpoint",

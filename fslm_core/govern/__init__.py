@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .locking import Written, check, previous_of, write
-from .restore import Plan, Restored, lock_before, plan, restore
+from .restore import Plan, Restored, install, lock_before, plan, restore
 from .show import PluginPage, describe
 from .verify import Difference, Verification, verify
 
@@ -16,6 +16,7 @@ __all__ = [
     "Written",
     "check",
     "describe",
+    "install",
     "lock_before",
     "plan",
     "previous_of",

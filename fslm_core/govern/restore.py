@@ -1,4 +1,4 @@
-"""Going back: the plugins that a lock names, at the versions that it names, got with the user's own pip and index."""
+"""Going back: the plugins that a lock names, at the versions it names, got with the user's own pip and index."""
 
 from __future__ import annotations
 
@@ -100,13 +100,10 @@ def _cannot(name: str, locked: LockedPlugin, version: str | None) -> str:
     return f"plugin {name}: locked {locked.version}, installed {where}, found {version or 'nothing'} and other files"
 
 
-def restore(
+def install(
     path: Path, host: PluginHost, *, run: Runner | None = None, tell: Callable[[str], None] = print
 ) -> Restored:
-    """Make the lock before the lock, and what is installed equal to it.
-
-    pip comes first: where it fails, no file of the lock is touched. Then the two locks change places, so that the same
-    command goes forward again, and a new process looks whether anything still differs.
+    """Make what is installed equal to the lock as it stands, and let a new process look whether anything still differs.
 
     Args:
         path: the lock file.
@@ -115,12 +112,34 @@ def restore(
         tell: gets each command of pip before it is run.
 
     Raises:
+        LockError: there is no lock; a plugin of it cannot be installed again; pip failed.
+    """
+    lock = read(path)
+    commands = _pip(lock, host, path, run or _run, tell)
+    return Restored(lock, commands, _look_again(path, run or _run))
+
+
+def restore(
+    path: Path, host: PluginHost, *, run: Runner | None = None, tell: Callable[[str], None] = print
+) -> Restored:
+    """As :func:`install`, with the lock before in the place of the lock.
+
+    pip comes first: where it fails, no file of the lock is touched. Then the two locks change places, so that the same
+    command goes forward again.
+
+    Raises:
         LockError: there is no lock before; a plugin of it cannot be installed again; pip failed.
     """
-    run = run or _run
-    previous = previous_of(path)
     lock = lock_before(path)
-    commands = plan(lock, host, previous).commands
+    commands = _pip(lock, host, previous_of(path), run or _run, tell)
+    exchange(path)
+    return Restored(lock, commands, _look_again(path, run or _run))
+
+
+def _pip(
+    lock: Lock, host: PluginHost, path: Path, run: Runner, tell: Callable[[str], None]
+) -> tuple[tuple[str, ...], ...]:
+    commands = plan(lock, host, path).commands
     for command in commands:
         tell(shlex.join(command))
         done = run(command)
@@ -132,8 +151,7 @@ def restore(
                 expected="the versions of the lock on your package index, or in a folder given with PIP_FIND_LINKS",
                 hint="a wheel that came from elsewhere must be put there first; the lock is as it was",
             )
-    exchange(path)
-    return Restored(lock, tuple(tuple(command) for command in commands), _look_again(path, run))
+    return tuple(tuple(command) for command in commands)
 
 
 def lock_before(path: Path) -> Lock:
@@ -178,4 +196,4 @@ def _last(done: subprocess.CompletedProcess[str]) -> str:
     return shorten((errors or lines or ["nothing"])[-1])
 
 
-__all__ = ["Plan", "Restored", "lock_before", "plan", "restore"]
+__all__ = ["Plan", "Restored", "install", "lock_before", "plan", "restore"]

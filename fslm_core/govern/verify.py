@@ -69,8 +69,10 @@ class Verification:
         """What to do where something differs."""
         if self.source == "editable":
             return f"see what changed in the source tree of {self.distribution}, or train the adapter again"
-        again = "" if self.source == "index" else ", from where you got it"
-        return f"python -m pip install --force-reinstall --no-deps {self.distribution}=={self.version}{again}"
+        again = "python -m pip install --force-reinstall --no-deps"
+        if self.source == "index":
+            return f"{again} {self.distribution}=={self.version}"
+        return f"{again} WHEEL, the one of {self.distribution} {self.version}"
 
 
 @dataclass

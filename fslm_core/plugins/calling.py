@@ -52,7 +52,7 @@ def _shortly(answer: object) -> str:
     if answer is None or (isinstance(answer, Sized) and not len(answer)):
         return "nothing"
     if isinstance(answer, dict):
-        return f"{len(answer)} names"
+        return f"{len(answer)} name{'' if len(answer) == 1 else 's'}"
     if isinstance(answer, list | tuple):
         return f"{len(answer)} {' or '.join(sorted({type(thing).__name__ for thing in answer}))}"
     return f"a {type(answer).__name__}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 CORE = "fslm-core"
+_NAME = re.compile(r"\s*([A-Za-z0-9._-]*)")
 _ORDER = ("===", "==", "~=", ">=", ">", "!=", "<=", "<")
 
 
@@ -61,7 +63,7 @@ def core_need(requires: Iterable[str]) -> CoreNeed:
         try:
             requirement = Requirement(text)
         except InvalidRequirement:
-            if canonicalize_name(text.lstrip()).startswith(CORE):
+            if canonicalize_name(_NAME.match(text)[1]) == CORE:  # type: ignore[index]
                 return CoreNeed(unreadable=text)
             continue
         if canonicalize_name(requirement.name) != CORE:
