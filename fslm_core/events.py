@@ -135,7 +135,7 @@ class ShadowFinished:
         step: the step it ran beside.
         node_id: the candidate's own.
         status: ``ok``; ``failed``: no valid message; ``cancelled``: its run was, or the engine was closed;
-            ``skipped``: it did not begin, for as many were at work as an engine lets in.
+            ``skipped``: it did not begin, for as many were at work as may be.
         message: what it gave, where it is ``ok``.
         attempts: every try; of one that gave no text at all the problem's kind is ``error``.
         same: whether it said what the step said; None where one of the two gave no message.

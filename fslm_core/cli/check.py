@@ -76,7 +76,7 @@ def _facts(report: StepReport, whole: Report) -> list[tuple[str, str]]:
     else:
         facts.append(("model", str(report.model) if report.model else "not found"))
     if report.candidate is not None:
-        facts.append(("candidate", f"{report.candidate}, beside {report.share:.4g} of its runs"))
+        facts.append(("beside", f"{report.candidate}, in {report.share:.4g} of its runs"))
     if report.step.when is not None:
         facts.append(("when", report.step.when))
     facts += _sources(report.name, stage.input.model_fields, whole)

@@ -1,9 +1,9 @@
 """Candidates: another adapter runs beside a step, on the same prompt and schema; it is recorded and never returned.
 
 A run never waits for a candidate and never fails by one: candidates are tasks of the engine, of lower priority than
-any run, each stopped after :data:`LIMIT_SECONDS`, and no more of them at once than the engine lets runs in. One for
-which there is no room does not begin, and the record says ``skipped``. What became of a candidate is told once its run
-has ended; where the run was cancelled, or the engine closed, before it was done, the record says ``cancelled``.
+any run, each stopped after :data:`LIMIT_SECONDS`, and bounded in number (:data:`AT_ONCE`). One for which there is no
+room does not begin, and the record says ``skipped``. What became of a candidate is told once its run has ended; where
+the run was cancelled, or the engine closed, before it was done, the record says ``cancelled``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from .run import Run
 
 PRIORITY = 1
 """Of a candidate's request; a run's own have 0, and go first."""
+AT_ONCE = 64
+"""So many candidates may be at work in an engine, or as many as it lets runs in where that is more."""
 LIMIT_SECONDS = 60.0
 """A candidate that is not done by then is stopped."""
 _DRAWN_DIGITS = 13
@@ -74,10 +76,10 @@ class Shadows:
     ) -> None:
         self.backend = backend
         self.host = host
+        self.most = most
         self.seconds = seconds
         self.skipped = 0
         self._tell = tell
-        self._most = most
         self._alive: set[asyncio.Task[None]] = set()
 
     @property
@@ -88,7 +90,7 @@ class Shadows:
     @property
     def has_room(self) -> bool:
         """Whether another may begin."""
-        return self.alive < self._most
+        return self.alive < self.most
 
     def start(self, work: Any) -> asyncio.Task[None]:
         """Let a candidate's work run by itself."""
@@ -294,4 +296,4 @@ def _this_task() -> asyncio.Task[Any]:
     return task
 
 
-__all__ = ["LIMIT_SECONDS", "PRIORITY", "Beside", "Candidate", "Shadows", "drawn"]
+__all__ = ["AT_ONCE", "LIMIT_SECONDS", "PRIORITY", "Beside", "Candidate", "Shadows", "drawn"]

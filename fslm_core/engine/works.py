@@ -25,7 +25,7 @@ from .observers import Observer, Observers, named
 from .passage import Listener, Passage, Rooms
 from .prepare import Preparer
 from .run import Outcome, Run, new_run_id
-from .shadow import Shadows
+from .shadow import AT_ONCE, Shadows
 from .tools import ToolRunner
 from .walk import Prepared
 from .withhold import read_quietly
@@ -72,7 +72,7 @@ class Works:
         self._store = _open_store(settings, content) if trace else None
         recorder = self._store.recorder() if self._store is not None else None
         self.rooms = Rooms(backend, host, ToolRunner(), recorder, Observers(told, quotes=content == "full"), content)
-        self.shadows = Shadows(backend, host, self.rooms.tell, max_in_flight)
+        self.shadows = Shadows(backend, host, self.rooms.tell, max(AT_ONCE, max_in_flight))
         self._preparer = Preparer(backend, host, settings, strict=strict, progress=progress, lock=lock)
         self._slots = asyncio.Semaphore(max_in_flight)
         self._at_work: set[asyncio.Task[Any]] = set()

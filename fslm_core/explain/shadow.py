@@ -131,7 +131,7 @@ def _compared(shadows: Sequence[Shadowed]) -> Compared:
 def _times(usages: Sequence[Usage]) -> Times:
     if not usages:
         return Times(None, None)
-    return Times(median(u.seconds - u.queued - u.render for u in usages), median(u.queued for u in usages))
+    return Times(median(max(0.0, u.seconds - u.queued - u.render) for u in usages), median(u.queued for u in usages))
 
 
 # -- for people ------------------------------------------------------------------------------------------------------
