@@ -18,7 +18,7 @@ def show(page: PluginPage) -> None:
         ("state", f"{page.state}: {page.reason}" if page.reason else page.state),
         ("needs", _needs(page.core)),
         ("installed", _installed(page)),
-        ("size", f"{page.size:,} bytes in {page.files} files" if page.files else ""),
+        ("size", f"{page.size:,} bytes in {page.files} file{'' if page.files == 1 else 's'}" if page.files else ""),
         ("licence", page.licence),
         ("hooks", ", ".join(page.hooks)),
         ("backends", ", ".join(page.backends)),

@@ -37,7 +37,7 @@ def plugins(
     host = session_of(ctx).host
     infos = host.plugins
     if as_json:
-        keys = ("name", "distribution", "version", "state", "reason")
+        keys = ("name", "distribution", "version", "state", "reason", "core")
         screen.result(screen.as_json([{key: getattr(info, key) for key in keys} for info in infos]))
         return
     if infos:

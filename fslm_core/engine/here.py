@@ -229,7 +229,7 @@ def _plugins(host: PluginHost, distributions: Collection[str] | None) -> dict[st
 
 
 def _plugin(host: PluginHost, infos: Sequence[PluginInfo]) -> LockedPlugin:
-    installed = host.installed(infos[0])
+    installed = host.installation(infos[0])
     try:
         files = installed.sha256()
     except OSError as error:

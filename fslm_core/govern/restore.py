@@ -71,14 +71,14 @@ def plan(lock: Lock, host: PluginHost, path: Path) -> Plan:
         LockError: a plugin was locked where pip cannot get it again: in a source tree, or as a program's own.
     """
     here = {info.distribution: info for info in host.found()}
-    by_pip = {name for name, info in here.items() if host.installed(info).source != "program"}
+    by_pip = {name for name, info in here.items() if host.installation(info).source != "program"}
     loaded = {name for name in by_pip if here[name].state == "loaded"}
     install, reinstall, gone = [], [], []
     if lock.core != running_core():
         install.append(f"{CORE}=={lock.core}")
     for name, locked in sorted(lock.plugins.items()):
         version = here[name].version if name in here else None
-        if version == locked.version and host.installed(here[name]).sha256() == locked.files:
+        if version == locked.version and host.installation(here[name]).sha256() == locked.files:
             continue
         if locked.source in ("editable", "program"):
             gone.append(_cannot(name, locked, version))

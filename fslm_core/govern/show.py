@@ -122,7 +122,7 @@ def describe(host: PluginHost, name: str) -> list[PluginPage]:
 
 
 def _page(host: PluginHost, info: PluginInfo) -> PluginPage:
-    installed, offers = host.installed(info), host.offers(info)
+    installed, offers = host.installation(info), host.offers(info)
     metadata, files = installed.metadata, installed.files()
     return PluginPage(
         name=info.name,

@@ -6,6 +6,7 @@ No weight is loaded; and while files differ, nothing of a plugin is imported.
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,7 +121,7 @@ def verify(host: PluginHost, names: Sequence[str] = ()) -> list[Verification]:
     chosen = [info for name in names for info in host.named(name)] if names else host.found()
     by_distribution: dict[str, _Findings] = {}
     for info in dict.fromkeys(chosen):
-        known = by_distribution.setdefault(info.distribution, _Findings([], host.installed(info)))
+        known = by_distribution.setdefault(info.distribution, _Findings([], host.installation(info)))
         known.infos.append(info)
     found = list(by_distribution.values())
     for findings in found:
@@ -155,7 +156,10 @@ def _files(findings: _Findings) -> None:
 
 def _file(entry: Recorded, path: Path, findings: _Findings) -> None:
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            findings.differs(entry.name, "unreadable", _described(entry), "no regular file")
+            return
         if not entry.algorithm:
             return
         with path.open("rb") as file:
@@ -170,6 +174,7 @@ def _file(entry: Recorded, path: Path, findings: _Findings) -> None:
         findings.notes.append(f"{entry.name} is recorded with a hash that is not known here, {entry.algorithm}")
         return
     findings.files += 1
+    size = status.st_size
     if digest != entry.digest or entry.size not in (None, size):
         findings.differs(entry.name, "changed", _described(entry), f"{entry.algorithm} {digest}, {size} bytes")
 

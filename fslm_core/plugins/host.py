@@ -132,7 +132,7 @@ class PluginHost:
             raise UnknownNameError.of("plugin", name, known)
         return chosen
 
-    def installed(self, info: PluginInfo) -> Installed:
+    def installation(self, info: PluginInfo) -> Installed:
         """How a plugin lies in this environment; nothing is imported."""
         return Installed(
             next(f for f in self._candidates if (f.name, f.distribution) == (info.name, info.distribution))

@@ -144,7 +144,7 @@ class Installed:
         if self._dist is None:
             return ""
         points = self._dist.read_text("entry_points.txt") or ""
-        hashes = {name: _hash_of(path) for name, path in self.files().items() if path.exists()}
+        hashes = {name: _hash_of(path) for name, path in self.files().items() if path.is_file()}
         return digest({**hashes, "entry_points.txt": hashlib.sha256(points.encode()).hexdigest()})
 
 
