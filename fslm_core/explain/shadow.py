@@ -174,7 +174,7 @@ def drawn(stage: str, compared: Sequence[Compared]) -> RenderableType:
     """What candidates of a stage said, as something Rich can print."""
     parts: list[RenderableType] = []
     for one in compared:
-        parts += ["", _facts_of(stage, one), "", _fields_of(one), "", _sides_of(one)]
+        parts += ["", _facts_of(stage, one), "", _fields_of(one), "", _sides_of(one), _test_of(one)]
     return Group(*parts[1:])
 
 
@@ -201,9 +201,12 @@ def _sides_of(one: Compared) -> Table:
     sides = (("own", one.own_valid, one.own_times), ("candidate", one.candidate_valid, one.candidate_times))
     for name, share, times in sides:
         table.add_row(name, *_cells(share), seconds_text(times.work), seconds_text(times.waited))
-    table.caption = f"only own valid {one.lost:,}, only candidate valid {one.gained:,}: p = {one.p:.3g} (exact McNemar)"
-    table.caption_justify = "left"
     return table
+
+
+def _test_of(one: Compared) -> Text:
+    split = f"only own valid {one.lost:,}, only candidate valid {one.gained:,}"
+    return Text(f"{split}: p = {one.p:.3g} (exact McNemar)", style="dim")
 
 
 def _cells(share: Share) -> tuple[str, str]:

@@ -98,14 +98,14 @@ def _header(run: StoredRun, full: bool) -> Iterator[RenderableType]:
     if row.seconds is not None:
         title.append(f"  {seconds_text(row.seconds)}")
     yield title
-    facts = {
+    known = {
         "started": datetime.fromtimestamp(row.started).astimezone().isoformat(" ", "seconds"),
         "by": f"fslm-core {row.engine}, backend {row.backend or '?'}, seed {row.seed}",
         "kept": {"full": "everything", "redacted": "sensitive fields redacted", "none": "shapes only, no text"}[
             row.content
         ],
     }
-    rows: list[tuple[str, RenderableType]] = [(name, plain(text)) for name, text in facts.items()]
+    rows: list[tuple[str, RenderableType]] = [(name, plain(text)) for name, text in known.items()]
     if run.input is not None:
         rows.append(("input", fields(run.input, None, full)))
     yield facts(rows)
