@@ -54,11 +54,18 @@ class Engine:
         wait: whether opening waits until ``stacks`` are warm. With False the engine is open at once, for a service that
             should answer health checks meanwhile; :attr:`ready` says when it is warm, or why it will not be.
 
-    >>> from fslm_core import Engine                                    # doctest: +SKIP
-    >>> with Engine(stacks=["support"]) as engine:                      # doctest: +SKIP
-    ...     run = engine.run("support", {"text": "Where is order 123?"})
-    ...     run.output.intent
-    'track_order'
+    >>> from fslm_core import tool
+    >>> class Text(BaseModel):
+    ...     text: str
+    >>> class Loud(BaseModel):
+    ...     loud: str
+    >>> @tool("demo.shout", version="1", pure=True)
+    ... def shout(message: Text) -> Loud:
+    ...     return Loud(loud=message.text.upper())
+    >>> demo = Stack("demo", input=Text, output=Loud, steps=[shout])
+    >>> with Engine(stacks=[demo], trace=False) as engine:
+    ...     engine.run(demo, {"text": "hello"}).output.loud
+    'HELLO'
     """
 
     def __init__(
