@@ -39,6 +39,7 @@ VERBS = {
     "lock": Verb("lock", "Write down what runs here, tell what differs from it, or go back to the lock before."),
     "models": Verb("models", "List, get, verify or find the base models."),
     "trace": Verb("trace", "Look at what was kept of earlier runs, or forget it."),
+    "new": Verb("new", "Write a new plugin, with its tests: a stage, a stack or a tool."),
     "data": Verb("data", "Make rows to train on and to score by, out of a table."),
     "train": Verb("train", "Train one stage by a recipe; prints the adapter's folder."),
     "errors": Verb("errors", "Say what an error's code means, what causes it and what to do."),

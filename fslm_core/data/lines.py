@@ -33,7 +33,10 @@ def open_lines(path: Path, reading: Reading) -> Table:
             hint="write one object a line, in UTF-8",
         )
     nested = all(isinstance(first.cells.get(part), dict) for part in ("input", "output"))
-    return Table(path, tuple(first.cells), _records(path), nested, {"kind": "jsonl", "encoding": "utf-8"})
+    # A name may be missing where it has no value, so all rows are asked.
+    rows = [first] if nested else _records(path)
+    columns = tuple(dict.fromkeys(name for record in rows for name in record.cells))
+    return Table(path, columns, _records(path), nested, {"kind": "jsonl", "encoding": "utf-8"})
 
 
 def _records(path: Path) -> Iterator[Record]:

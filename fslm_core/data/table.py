@@ -45,7 +45,7 @@ class Table:
     """An open table.
 
     Attributes:
-        columns: as the header writes them, in order; of a JSON Lines file the keys of its first row.
+        columns: as the header writes them, in order; of a JSON Lines file the names that any of its rows has.
         records: the rows, read as they are asked for, once.
         nested: the rows are ``{"input": {…}, "output": {…}}`` already.
         about: how it was read (encoding, delimiter, sheet), for the report.

@@ -13,7 +13,7 @@ order, and every string, array and number is bounded, so that the longest output
 from __future__ import annotations
 
 from .canonical import canonical, dumps, field_spans, loads, plain_data
-from .normal import Schema, content_id, normalise, parse, problems_of, schema_id_of
+from .normal import Schema, content_id, normalise, parse, problems_of, schema_id_of, tree_of
 from .sensitive import is_denied, sensitive_fields
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "problems_of",
     "schema_id_of",
     "sensitive_fields",
+    "tree_of",
 ]

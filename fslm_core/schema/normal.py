@@ -140,10 +140,20 @@ def schema_id_of(model: type[BaseModel]) -> str:
     Raises:
         SchemaError: pydantic cannot express the model as JSON Schema at all.
     """
+    return digest(dumps(tree_of(model)))
+
+
+def tree_of(model: type[BaseModel]) -> Json:
+    """A model's normalised schema, or its plain one where it has no bounded form, without notes for people.
+
+    Raises:
+        SchemaError: pydantic cannot express the model as JSON Schema at all.
+    """
     try:
-        return normalise(model).id
+        return normalise(model).tree
     except SchemaError:
-        return digest(dumps(_without_notes(_raw(model, "validation"))))
+        plain: Json = _without_notes(_raw(model, "validation"))
+        return plain
 
 
 def content_id(instance: BaseModel) -> str:
@@ -423,4 +433,4 @@ _MAKERS = {
 }
 
 
-__all__ = ["Schema", "content_id", "normalise", "parse", "problems_of", "schema_id_of"]
+__all__ = ["Schema", "content_id", "normalise", "parse", "problems_of", "schema_id_of", "tree_of"]
