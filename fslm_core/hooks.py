@@ -3,6 +3,9 @@
 A plugin is an installed distribution with an entry point in group ``fslm`` that names a module; the module's functions
 marked ``@hookimpl`` are its answers. Plugins declare, the engine decides: order, validation, retries and records are
 never hooks.
+
+A function names the arguments it takes and is given no others. New arguments are added to hooks, none is taken away, so
+that a plugin written for an older core goes on working.
 """
 
 from __future__ import annotations
@@ -55,7 +58,7 @@ def fslm_backends() -> Mapping[str, Callable[[Settings], Backend]]:
 
 
 @hookspec
-def fslm_check_message(stage: Stage[Any, Any], message: BaseModel) -> Iterable[Problem]:
+def fslm_check_message(stage: Stage[Any, Any], message: BaseModel, input: BaseModel) -> Iterable[Problem]:
     """Refuse a message of the plugin's own stages by returning what is wrong with it.
 
     It fails closed: a check that raises refuses the message. The settings' ``foreign_checks`` lets a plugin judge the
@@ -64,6 +67,8 @@ def fslm_check_message(stage: Stage[Any, Any], message: BaseModel) -> Iterable[P
     Args:
         stage: the stage that made it.
         message: the validated output instance.
+        input: what the stage was given, as an instance of its input model: a value that should be copied from it can
+            be looked for there.
     """
     raise NotImplementedError
 

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
+from pydantic import BaseModel
+
 from ..backends.protocol import Backend, Generation, ModelRef, Request, Sampling
 from ..errors import BackendError
 from ..message import Attempt, Problem, TokenTrace, Usage
@@ -66,9 +68,13 @@ async def answer(
 
 
 def judge(
-    host: PluginHost, stage: Stage[Any, Any], schema: Schema, made: Generation, index: int
+    host: PluginHost, stage: Stage[Any, Any], input: BaseModel, schema: Schema, made: Generation, index: int
 ) -> tuple[Any, Attempt]:
     """Parse and check what was written.
+
+    Args:
+        input: what the stage was given.
+        index: of the attempt.
 
     Returns:
         The message's content, or None where there is no valid one; and the attempt, without its prompt.
@@ -79,7 +85,7 @@ def judge(
         problems = [Problem("length", cut)]
     else:
         parsed = parse(made.text, stage.output, schema)
-        problems = parsed if isinstance(parsed, list) else host.check_message(stage, parsed)
+        problems = parsed if isinstance(parsed, list) else host.check_message(stage, parsed, input)
         content = None if problems else parsed
     usage = Usage(
         made.counts.prompt,

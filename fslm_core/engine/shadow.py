@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from ..backends.protocol import Backend, Generation, ModelRef
 from ..errors import FslmError, shorten
 from ..events import Event, ShadowFinished, ShadowStarted
@@ -125,6 +127,7 @@ class _Work:
 
     step: Step
     candidate: Candidate
+    input: BaseModel
     prompt: Prompt
     schema: Schema
     parents: tuple[str, ...]
@@ -158,12 +161,12 @@ class Beside:
         self._at_work: set[asyncio.Task[None]] = set()
         self._skipped: list[ShadowFinished] = []
 
-    def step(self, step: Step, prompt: Prompt, schema: Schema, parents: tuple[str, ...]) -> None:
+    def step(self, step: Step, input: BaseModel, prompt: Prompt, schema: Schema, parents: tuple[str, ...]) -> None:
         """The step is about to be asked this: begin its candidate, if it has one and the draw falls on it."""
         candidate = self._candidates.get(step.name)
         if candidate is None or not drawn(self._run.id, self._run.seed, step.name, candidate.share):
             return
-        work = _Work(step, candidate, prompt, schema, parents, time.time())
+        work = _Work(step, candidate, input, prompt, schema, parents, time.time())
         if not self._shadows.has_room:
             self._shadows.skipped += 1
             self._skipped.append(self._finished(work, "skipped"))
@@ -221,7 +224,7 @@ class Beside:
             )
             generation: Generation = await answer(shadows.backend, request, where)
             judged = time.perf_counter()
-            content, attempt = judge(shadows.host, stage, work.schema, generation, index)
+            content, attempt = judge(shadows.host, stage, work.input, work.schema, generation, index)
             ended = time.perf_counter()
             usage = replace(attempt.usage, validate=ended - judged, seconds=ended - began)
             made.attempts.append(replace(attempt, prompt=work.prompt, usage=usage))

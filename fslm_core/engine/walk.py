@@ -181,7 +181,7 @@ class Walk:
         scored = await self.tools.call(stage, value, where)
         raw = canonical(scored.output)
         judged = time.perf_counter()
-        problems = self.host.check_message(stage, scored.output)
+        problems = self.host.check_message(stage, scored.output, value)
         ended = time.perf_counter()
         usage = Usage(seconds=ended - began, validate=ended - judged)
         attempt = Attempt(0, None, raw, tuple(problems), usage)
@@ -202,7 +202,7 @@ class Walk:
         prompt = stage.render(value)
         rendered = time.perf_counter() - began
         if self.beside is not None:
-            self.beside.step(step, prompt, schema, parents)
+            self.beside.step(step, value, prompt, schema, parents)
 
         async def written(text: str) -> None:
             await self.emit(TextWritten(self.run.id, step.name, text))
@@ -225,7 +225,7 @@ class Walk:
             )
             generation = await answer(self.backend, request, self._where(step.name), written)
             judged = time.perf_counter()
-            content, attempt = judge(self.host, stage, schema, generation, index)
+            content, attempt = judge(self.host, stage, value, schema, generation, index)
             ended = time.perf_counter()
             times = replace(attempt.usage, render=rendered, validate=ended - judged, seconds=ended - began)
             attempt = replace(attempt, prompt=prompt, usage=times)

@@ -148,7 +148,7 @@ class PluginHost:
 
     # -- what plugins have to say -------------------------------------------------------------------------------
 
-    def check_message(self, stage: Stage[Any, Any], message: BaseModel) -> list[Problem]:
+    def check_message(self, stage: Stage[Any, Any], message: BaseModel, input: BaseModel) -> list[Problem]:
         """Ask the plugin that owns the stage, and those the settings trust with others, to judge a message."""
         owner = self.owner(stage)
         problems: list[Problem] = []
@@ -156,7 +156,7 @@ class PluginHost:
             if info is not owner and not {info.name, info.distribution} & set(self.settings.foreign_checks):
                 continue
             try:
-                said = self._loaded.call("fslm_check_message", impl, info, stage=stage, message=message)
+                said = self._loaded.call("fslm_check_message", impl, info, stage=stage, message=message, input=input)
                 answer = list(said or ())
                 if wrong := [p for p in answer if not isinstance(p, Problem)]:
                     raise TypeError(f"returned {type(wrong[0]).__name__} where Problem was expected")

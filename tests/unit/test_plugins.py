@@ -296,7 +296,7 @@ def _breaks_off() -> Any:
 def test_a_check_refuses_or_fails_closed(verdict: Callable[[], Any], problems: list[str]) -> None:
     own = stage("a.one")
     host = host_of({"a": Checking(own, verdict=verdict)})
-    found = host.check_message(own, Text(text="a"))
+    found = host.check_message(own, Text(text="a"), Text(text="given"))
     assert len(found) == len(problems)
     for problem, text in zip(found, problems, strict=True):
         assert problem.text.startswith(text)
@@ -307,11 +307,32 @@ def test_a_check_judges_its_own_stages_and_others_only_where_the_settings_say_so
     own, other, stray = stage("a.one"), stage("b.one"), stage("b.two")
     plugins = {"a": Checking(own, verdict=lambda: [Problem("refused", "no")]), "b": Plugin(other)}
     host = host_of(plugins)
-    assert host.check_message(own, Text(text="a"))
-    assert not host.check_message(other, Text(text="a"))
-    assert not host.check_message(stray, Text(text="a"))
-    assert not host.check_message(stage("a.one"), Text(text="a"))  # another stage of the same name
-    assert host_of(plugins, foreign_checks=("a",)).check_message(other, Text(text="a"))
+    assert host.check_message(own, Text(text="a"), Text(text="given"))
+    assert not host.check_message(other, Text(text="a"), Text(text="given"))
+    assert not host.check_message(stray, Text(text="a"), Text(text="given"))
+    assert not host.check_message(stage("a.one"), Text(text="a"), Text(text="given"))  # another stage of the same name
+    assert host_of(plugins, foreign_checks=("a",)).check_message(other, Text(text="a"), Text(text="given"))
+
+
+def test_a_check_is_given_the_arguments_it_names_whenever_it_was_written() -> None:
+    """The first interface had stage and message; a plugin that knows no more goes on working."""
+    seen: list[tuple[Any, ...]] = []
+
+    class First(Plugin):
+        @hookimpl
+        def fslm_check_message(self, stage: Stage[Any, Any], message: BaseModel) -> None:
+            seen.append((stage.name, message))
+
+    class Today(Plugin):
+        @hookimpl
+        def fslm_check_message(self, input: BaseModel, message: BaseModel) -> None:
+            seen.append((input, message))
+
+    first, today = stage("a.one"), stage("b.one")
+    host = host_of({"a": First(first), "b": Today(today)})
+    for judged in (first, today):
+        assert host.check_message(judged, Text(text="said"), Text(text="given")) == []
+    assert seen == [("a.one", Text(text="said")), (Text(text="given"), Text(text="said"))]
 
 
 def test_a_stage_that_only_a_stack_mentions_is_its_plugins_own() -> None:
@@ -320,7 +341,7 @@ def test_a_stage_that_only_a_stack_mentions_is_its_plugins_own() -> None:
     host = host_of({"a": Checking(stacks=(stack,), verdict=lambda: [Problem("refused", "no")])})
     assert host.stage("a.inner") is inner
     assert host.owner(inner) is not None
-    assert host.check_message(inner, Text(text="a"))
+    assert host.check_message(inner, Text(text="a"), Text(text="given"))
 
 
 def test_two_stages_of_one_name_in_one_plugin_are_refused() -> None:

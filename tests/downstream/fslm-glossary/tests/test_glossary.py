@@ -3,9 +3,10 @@ import subprocess
 import sys
 
 import pytest
+from fslm_glossary import plugin
+
 from fslm_core import Engine, PluginHost, Settings
 from fslm_core.errors import RunFailed
-from fslm_glossary import plugin
 
 
 def fslm(*args):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fslm_orders
 import pytest
+from fslm_orders import number, orders, reason
+from fslm_orders.messages import About, Case, Found, Letter, Why
+
 from fslm_core import PluginHost, Stack, Stage
 from fslm_core.errors import InputError, StageFailedError
 from fslm_core.testing import PluginContract, StackContract, StageContract, ToolContract, run_stack
-from fslm_orders import number, orders, reason
-from fslm_orders.messages import About, Case, Found, Letter, Why
 
 
 class TestPlugin(PluginContract):
@@ -49,9 +50,9 @@ def test_it_is_found_by_its_entry_point(fslm_host) -> None:
     assert list(host.stacks) == ["orders"]
 
 
-def test_a_quotation_of_blanks_is_refused_by_the_plugins_check() -> None:
-    outcome = run_stack(orders, {"text": "AB-1234 again"}, replies={"reason": {"reason": "late", "quote": "   "}})
-    error = outcome.assert_failed(StageFailedError, match="an empty quotation says nothing")
+def test_a_quotation_that_nobody_wrote_is_refused_by_the_plugins_check() -> None:
+    outcome = run_stack(orders, {"text": "AB-1234 again"}, replies={"reason": {"reason": "late", "quote": "at last"}})
+    error = outcome.assert_failed(StageFailedError, match="the quotation is not in the letter")
     assert error.problems[0].source == "orders"
 
 

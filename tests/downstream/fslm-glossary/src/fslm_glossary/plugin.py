@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-import fslm_core
 from pydantic import BaseModel, Field
 
+import fslm_core
 from fslm_glossary import WORDS
 
 seen = []

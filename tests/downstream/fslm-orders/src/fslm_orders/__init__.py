@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from fslm_core import SLM, Problem, Scored, Stack, Stage, Step, files, hookimpl, tool
 from pydantic import BaseModel
+
+from fslm_core import SLM, Problem, Scored, Stack, Stage, Step, files, hookimpl, tool
 
 from .messages import About, Case, Found, Letter, Why
 
@@ -50,6 +51,6 @@ def fslm_stacks() -> list[Stack[Any, Any]]:
 
 
 @hookimpl
-def fslm_check_message(stage: Stage[Any, Any], message: BaseModel) -> Iterable[Problem]:
-    if stage is reason and isinstance(message, Why) and message.quote.isspace():
-        yield Problem("refused", "an empty quotation says nothing", "quote")
+def fslm_check_message(message: BaseModel, input: BaseModel) -> Iterable[Problem]:
+    if isinstance(message, Why) and isinstance(input, About) and message.quote not in input.text:
+        yield Problem("refused", "the quotation is not in the letter", "quote")
