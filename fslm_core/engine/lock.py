@@ -37,10 +37,10 @@ class _Part(BaseModel):
 class LockedPlugin(_Part):
     """A distribution with plugins. ``files`` hashes all that was installed of it and decides what it does."""
 
-    version: str
+    version: str = ""
     names: tuple[str, ...]
     source: Source
-    files: str
+    files: str = ""
 
 
 class LockedStage(_Part):

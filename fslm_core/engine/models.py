@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import BaseModel
+
 from .. import adapter as adapters
 from ..adapter import AdapterInfo
 from ..backends.protocol import Capabilities, ModelRef
@@ -122,7 +124,9 @@ def _adapter(stage: Stage[Any, Any], slm: SLM, capabilities: Capabilities) -> Ad
     return adapter
 
 
-def disagreements(stage: Stage[Any, Any], model: Model, base_sha256: str | None) -> tuple[list[str], list[str]]:
+def disagreements(
+    stage: Stage[BaseModel, BaseModel], model: Model, base_sha256: str | None
+) -> tuple[list[str], list[str]]:
     """Compare an adapter's training record with the stage as it is now.
 
     Args:

@@ -73,7 +73,9 @@ def plan(lock: Lock, host: PluginHost, path: Path) -> Plan:
     here = {info.distribution: info for info in host.found()}
     by_pip = {name for name, info in here.items() if host.installation(info).source != "program"}
     loaded = {name for name in by_pip if here[name].state == "loaded"}
-    install, reinstall, gone = [], [], []
+    install: list[str] = []
+    reinstall: list[str] = []
+    gone: list[str] = []
     if lock.core != running_core():
         install.append(f"{CORE}=={lock.core}")
     for name, locked in sorted(lock.plugins.items()):

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from .. import adapter as adapters
 from ..errors import AdapterError
 from ..plugins import Installed, PluginHost, PluginInfo, Source
@@ -219,7 +221,7 @@ def _models(stages: Iterable[Stage[Any, Any]]) -> Iterator[tuple[Stage[Any, Any]
                 yield stage, slm
 
 
-def _adapter(folder: Path, users: Sequence[tuple[Stage[Any, Any], SLM]], findings: _Findings) -> None:
+def _adapter(folder: Path, users: Sequence[tuple[Stage[BaseModel, BaseModel], SLM]], findings: _Findings) -> None:
     place = findings.installed.name_of(folder)
     try:
         info = adapters.inspect(folder)

@@ -253,6 +253,7 @@ def _named(hook: str, pairs: Sequence[tuple[str, T]], info: PluginInfo) -> list[
 
 
 def is_own(name: str, info: PluginInfo) -> bool:
+    """Whether a name is the plugin's own: its entry point's, or that, a dot and more."""
     return name == info.name or name.startswith(info.name + ".")
 
 

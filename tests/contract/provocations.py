@@ -30,6 +30,7 @@ from fslm_core.errors import (
     DeadlineExceeded,
     EngineBusy,
     EngineStateError,
+    GateError,
     InputError,
     PromptError,
     RunFailed,
@@ -342,10 +343,48 @@ def _(scene: Scene) -> str:
     return scene.fslm("run", "greedy", "hello")
 
 
+@case("plugin-load", "it was made for another core")
+def _(scene: Scene) -> str:
+    scene.install("cart", "raise SystemExit('imported')")
+    with (scene.site / "fslm_cart-1.0.dist-info" / "METADATA").open("a", encoding="utf-8") as metadata:
+        metadata.write("Requires-Dist: fslm-core[torch]>=0.4,<0.5\n")
+    scene.set("FSLM_PLUGINS", "shop,cart")
+    return scene.fslm("run", "cart", "hello")
+
+
 @case("duplicate-name", "two distributions offer one stack")
 def _(scene: Scene) -> str:
     scene.install("shop", (Path(scene.shop.__file__ or "")).read_text("utf-8"), distribution="acme-shop")
     return scene.fslm("run", "shop", "hello")
+
+
+@case("lock", "a plugin was upgraded since the lock was written")
+def _(scene: Scene) -> str:
+    scene.lock("shop")
+    metadata = scene.site / "fslm_shop-1.0.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text("utf-8").replace("Version: 1.0", "Version: 2.0"), "utf-8")
+    return scene.fslm("--locked", "run", "shop", "hello")
+
+
+@case("lock", "there is no lock file")
+def _(scene: Scene) -> str:
+    return scene.fslm("--locked", "run", "shop", "hello")
+
+
+@case("lock", "going back where nothing was locked before")
+def _(scene: Scene) -> str:
+    scene.lock("shop")
+    return scene.fslm("lock", "--restore")
+
+
+@case("lock", "a plugin that pip cannot install again")
+def _(scene: Scene) -> str:
+    scene.lock("shop")
+    path = scene.home / "fslm.lock"
+    path.write_text(path.read_text("utf-8").replace('source = "unknown"', 'source = "editable"'), "utf-8")
+    with (scene.site / "fslm_shop_plugin.py").open("a", encoding="utf-8") as module:
+        module.write("# changed\n")
+    return scene.fslm("lock", "--install")
 
 
 @case("checkpoint", "pickled weights")
@@ -680,6 +719,26 @@ def _recipe(scene: Scene, more: str = "") -> str:
     text = f'stage = "shop.topic"\noutput = "out"\n{more}[data]\ntrain = "rows.jsonl"\n'
     (scene.home / "topic.toml").write_text(text)
     return "topic.toml"
+
+
+@case("gate", "another Python that is not there")
+def _(scene: Scene) -> str:
+    rows = scene.home / "rows.jsonl"
+    rows.write_text('{"input": {"text": "where is my chair"}, "output": {"topic": "ORDER"}}\n', "utf-8")
+    asked = ("--baseline-python", "old/bin/python", "--stack", "shop.topic", "--data", "rows.jsonl")
+    return scene.fslm("plugins", "gate", *asked)
+
+
+@case("gate", "another version that dies half-way")
+def _(scene: Scene) -> str:
+    from fslm_core.govern.sides import Side, died
+
+    side = Side("baseline", "old/bin/python", {}, "fslm 0.1.0", ())
+
+    def act() -> None:
+        raise died(side, "line 42", 41, 200, "its process was ended by signal 9")
+
+    return scene.raised(GateError, act)
 
 
 @case("data", "a table without the column that is asked for")

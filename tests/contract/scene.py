@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import fslm_core
+from fslm_core import backends, govern
 from fslm_core.engine import Engine
 from fslm_core.errors import FslmError
 from fslm_core.plugins import PluginHost
@@ -65,6 +66,13 @@ class Scene:
         assert code != 0, err.getvalue()
         assert "Traceback" not in err.getvalue()
         return self.normal(err.getvalue())
+
+    def lock(self, stack: str) -> None:
+        """Lock a stack, as ``fslm lock STACK`` does."""
+        settings = self.settings()
+        host = PluginHost(settings)
+        backend = backends.create(settings.backend, settings, extra=host.backends)
+        govern.write(settings.lock_file, host, settings, backend, [stack])
 
     def raised(self, kind: type[FslmError], act: Callable[[], object]) -> str:
         """What ``act`` raises, as the last lines of a traceback show it."""

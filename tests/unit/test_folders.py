@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fslm_core.folders import put_whole
+from fslm_core.folders import put_file, put_whole
 
 
 def _texts(folder: Path) -> dict[str, str]:
@@ -46,3 +46,27 @@ def test_the_folder_of_the_program_itself_is_not_replaced(tmp_path: Path, monkey
         with pytest.raises(OSError, match="runs in"):
             put_whole(place, {"a.txt": "a"})
     assert _texts(tmp_path) == {}
+
+
+def test_a_file_is_replaced_whole_and_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.lock"
+    put_file(path, "é\n")
+    assert path.stat().st_mode & 0o777 == 0o644
+    path.chmod(0o600)
+    put_file(path, "after\r\n")
+    assert path.read_bytes() == b"after\r\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [file.name for file in path.parent.iterdir()] == ["a.lock"]
+
+
+def test_a_file_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.lock"
+    put_file(path, "before")
+
+    def refusing(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refusing)
+    with pytest.raises(OSError, match="No space"):
+        put_file(path, "after")
+    assert _texts(tmp_path) == {"a.lock": "before"}
