@@ -272,7 +272,7 @@ class _Flat:
         for one in outputs:
             if not chosen and self._mean_length(one.column) > longest / 2 and isinstance(one.slot.kind, kinds.Text):
                 self._warnings.append(
-                    f"column {one.column!r} holds texts nearly as long as the input; if the model shall read it, pass --input"
+                    f"column {one.column!r} holds texts about as long; if the model shall read it, pass --input"
                 )
 
     # -- columns -----------------------------------------------------------------------------------------------------

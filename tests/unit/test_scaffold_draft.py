@@ -437,4 +437,4 @@ def test_long_texts_beside_the_input_are_pointed_at(table: Write) -> None:
     rows = [{"text": TEXTS[n], "reply": f"dear {n}, thank you for writing to us, we look into it"} for n in range(12)]
     made = draft(table(*rows))
     assert [one.slot.name for one in made.input] == ["reply"]
-    assert made.warnings == ("column 'text' holds long texts, too; if the model shall read it, pass --input",)
+    assert made.warnings == ("column 'text' holds texts about as long; if the model shall read it, pass --input",)
