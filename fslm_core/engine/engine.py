@@ -222,12 +222,12 @@ class Engine:
             False where ``timeout`` was not enough.
         """
         works = self._works
-        return works.loop.wait(works.shadows.settle(timeout))
+        return works.loop.wait(works.settle(timeout))
 
     async def asettle(self, timeout: float | None = None) -> bool:
         """As :meth:`settle`, from an event loop."""
         works = self._works
-        return await asyncio.wrap_future(works.loop.submit(works.shadows.settle(timeout)))
+        return await asyncio.wrap_future(works.loop.submit(works.settle(timeout)))
 
     def close(self) -> None:
         """Cancel what is in flight, record it, and give everything back. Idempotent.

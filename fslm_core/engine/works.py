@@ -26,6 +26,7 @@ from .passage import Listener, Passage, Rooms
 from .prepare import Preparer
 from .run import Outcome, Run, new_run_id
 from .shadow import AT_ONCE, Shadows
+from .threads import in_thread
 from .tools import ToolRunner
 from .walk import Prepared
 from .withhold import read_quietly
@@ -101,6 +102,13 @@ class Works:
     async def prepare(self, stack: AnyStack) -> Prepared:
         """Check a stack and load its models, unless that was done."""
         return await self._preparer.prepare(find(self._host, stack))
+
+    async def settle(self, timeout: float | None) -> bool:
+        """Wait until every candidate has ended and its record is on the disk; see :meth:`Engine.settle`."""
+        done = await self.shadows.settle(timeout)
+        if self.rooms.recorder is not None:
+            await in_thread(self.rooms.recorder.flush)
+        return done
 
     def close(self) -> None:
         """Cancel what is in flight, record it, and give everything back.

@@ -255,10 +255,16 @@ def _rows(pipe: IO[bytes]) -> Iterator[tuple[Answer, str | None]]:
         if not isinstance(row, dict) or row.get("row") != expected or not ("output" in row or "error" in row):
             continue
         expected += 1
-        error = row.get("error") or {}
         run = row.get("run")
-        made = Answer(row.get("output"), None if "output" in row else str(error.get("code")), error.get("what"))
-        yield made, run if isinstance(run, str) else None
+        yield _answer(row), run if isinstance(run, str) else None
+
+
+def _answer(row: Mapping[str, Any]) -> Answer:
+    if "output" in row:
+        return Answer(row["output"])
+    error = row["error"] or {}
+    told = (error.get("what"), error.get("found"))
+    return Answer(None, str(error.get("code")), ": ".join(str(part) for part in told if part) or None)
 
 
 def _timed(answers: Sequence[Answer], runs: Sequence[str | None], trace: Path) -> list[Answer]:
