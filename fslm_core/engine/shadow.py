@@ -53,7 +53,7 @@ def drawn(run: str, seed: int, step: str, share: float) -> bool:
     >>> drawn("01JD", 0, "intent", 1.0), drawn("01JD", 0, "intent", 0.0)
     (True, False)
     """
-    return int(digest("shadow", run, str(seed), step)[:_DRAWN_DIGITS], 16) / 16**_DRAWN_DIGITS < share
+    return int(digest("shadow", run, str(seed), step)[:_DRAWN_DIGITS], 16) / (1 << 4 * _DRAWN_DIGITS) < share
 
 
 class Shadows:

@@ -46,7 +46,7 @@ def mcnemar(lost: int, gained: int) -> float:
     """
     pairs = lost + gained
     tail = sum(comb(pairs, k) for k in range(min(lost, gained) + 1))
-    return min(1.0, 2 * tail / 2**pairs)
+    return min(1.0, 2 * tail / (1 << pairs))
 
 
 def holm(values: Mapping[str, float]) -> dict[str, float]:
