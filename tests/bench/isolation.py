@@ -1,10 +1,16 @@
 """Does an engine keep its adapters apart? A→B→A must equal cold A.
 
 A prefix cache that is not keyed by the adapter answers A's prompt from what B made of it. So the same token ids are put
-to two adapters in turn, and every answer is compared with what the same adapter gave when every cache was empty:
+to two adapters in turn, and every answer is compared with what the same adapter gives by itself, with empty caches and
+asked once more:
 
-    reset:  A → a0,  B → b1,  A → a1          a1 and a2 must equal a0
-    reset:  B → b0,  A → a2,  B → b2          b1 and b2 must equal b0
+    reset:  A → a0,  B → b1,  A → a1          a1 and a2 must be among a0 and a3
+    reset:  B → b0,  A → a2,  B → b2          b1 and b2 must be among b0 and b3
+    reset:  A,       A → a3
+    reset:  B,       B → b3
+
+An engine that has kept a prompt computes less of it the second time, in parts of other sizes, and rounds otherwise: in
+few bits that may choose another token. What an adapter says without the other one being there is no leak.
 
 for every stage A and its successor B in the stack's order, with A's own prompts. It is done under A's own grammar,
 where A's trained answers have wide margins, and under a grammar of free text, for which no adapter was trained: there a
@@ -86,9 +92,13 @@ async def check(ask: Ask, reset: Callable[[], Awaitable[None]], requests: Mappin
 
     first = await _turns(ask, reset, [(request, (request.model, other, request.model)) for request, other, _ in cases])
     second = await _turns(ask, reset, [(request, (other, request.model, other)) for request, other, _ in cases])
+    twice_a = await _turns(ask, reset, [(request, (request.model, request.model)) for request, _, _ in cases])
+    twice_b = await _turns(ask, reset, [(request, (other, other)) for request, other, _ in cases])
     own, free, bad_own, bad_free, sensitive = 0, 0, 0, 0, 0
-    for (_, _, is_free), (a0, b1, a1), (b0, a2, b2) in zip(cases, first, second, strict=True):
-        bad_a, bad_b = (a1 != a0) + (a2 != a0), (b1 != b0) + (b2 != b0)
+    turns = zip(cases, first, second, twice_a, twice_b, strict=True)
+    for (_, _, is_free), (a0, b1, a1), (b0, a2, b2), (_, a3), (_, b3) in turns:
+        bad_a = (a1 not in (a0, a3)) + (a2 not in (a0, a3))
+        bad_b = (b1 not in (b0, b3)) + (b2 not in (b0, b3))
         free, bad_free = free + 2, bad_free + bad_b
         if is_free:
             free, bad_free, sensitive = free + 2, bad_free + bad_a, sensitive + (a0 != b0)

@@ -136,6 +136,20 @@ def test_an_engine_that_mixes_up_its_adapters_is_found_out(leaks: bool, verdict:
     assert (found.sensitive > 0) is True
 
 
+def test_an_engine_that_rounds_otherwise_when_asked_again_keeps_its_adapters_apart() -> None:
+    class Rounding(Engine):
+        async def ask(self, asked: Request) -> str:
+            place = f"{asked.model.stage}: {asked.prompt.spans[0].text}"
+            again = self._cache.setdefault(place, "")
+            self._cache[place] = " again"
+            return await super().ask(asked) + again
+
+    engine = Rounding(leaks=False)
+    requests = {stage: [request(f"{stage} {number}", stage) for number in range(3)] for stage in ("a", "b", "c")}
+    found = asyncio.run(check(engine.ask, engine.reset, requests))
+    assert (found.verdict, found.differing) == ("held", (0, 0))
+
+
 def test_one_stage_alone_shows_nothing() -> None:
     engine = Engine(leaks=True)
     assert asyncio.run(check(engine.ask, engine.reset, {"a": [request("x", "a")]})).verdict == "unknown"
