@@ -16,7 +16,7 @@ from .. import __version__
 from ..schema import tree_of
 from .kinds import Labels, Slot
 from .naming import Names
-from .plan import Plan, Written, example_of
+from .plan import Plan, Written, example_of, run_of
 from .source import WIDTH, Model, import_line, messages_source
 from .text import counted, quoted, width_of
 
@@ -158,8 +158,7 @@ def _step(stage: Written) -> str:
 
 
 def _examples(plan: Plan) -> dict[str, Any]:
-    given, said = example_of(plan.input), {s.name: example_of(s.output) for s in plan.stages}
-    output = example_of(plan.output)
+    given, said, output = run_of(plan)
     made = {
         "example_input": _json(given),
         "example_input_py": literal(given),

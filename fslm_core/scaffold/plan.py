@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -311,10 +311,16 @@ def _shown(place: str, kind: Kind) -> str:
             return f"{{{{ {place} }}}}"
 
 
-def examples_of(plan: Plan) -> Iterator[tuple[Written, dict[str, Any], dict[str, Any]]]:
-    """For each stage an input and an output that fit, made up."""
-    for stage in plan.stages:
-        yield stage, example_of(stage.input), example_of(stage.output)
+def run_of(plan: Plan) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, Any]]:
+    """A made-up run in which every stage is asked: the input, what each stage says, the output."""
+    replies = {stage.name: example_of(stage.output) for stage in plan.stages}
+    output = example_of(plan.output)
+    if plan.skipped:
+        (head,) = plan.stages[0].output.slots
+        assert isinstance(head.kind, Labels)
+        said = {head.name: next(label for label in head.kind.values if label not in plan.skipped)}
+        replies[plan.stages[0].name], output = said, output | said
+    return example_of(plan.input), replies, output
 
 
 def example_of(model: Model) -> dict[str, Any]:
@@ -323,4 +329,4 @@ def example_of(model: Model) -> dict[str, Any]:
     return made
 
 
-__all__ = ["WHATS", "Plan", "What", "Written", "example_of", "examples_of", "plan_of", "prompt_of", "step_name"]
+__all__ = ["WHATS", "Plan", "What", "Written", "example_of", "plan_of", "prompt_of", "run_of", "step_name"]

@@ -120,7 +120,7 @@ def _finished(folder: Path) -> Iterator[str]:
         if path.is_dir():
             continue
         if path.suffix == ".py" and not (source := path.read_text(encoding="utf-8")).isascii():
-            path.write_text(f"# ruff: noqa: RUF001, RUF002, RUF003\n{source}", encoding="utf-8")
+            path.write_text(f"# ruff: noqa: RUF001, RUF002, RUF003, RUF100\n{source}", encoding="utf-8")
         yield path.relative_to(folder).as_posix()
 
 
