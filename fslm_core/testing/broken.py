@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,11 @@ class ContractBroken(AssertionError):
         super().__init__(str(FslmError(what, where=where, found=found, expected=expected, hint=hint)))
 
 
+def shown(path: Path) -> str:
+    """A path as people read it: below the folder that they are in, where it is."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """Fail the test with the text of what is broken, and the example that hypothesis found, if any."""
@@ -40,7 +46,7 @@ def told() -> Iterator[None]:
         text = "\n".join([str(error), *getattr(error, "__notes__", ())])
     else:
         return
-    pytest.fail(text, pytrace=False)
+    raise pytest.fail.Exception(text, pytrace=False) from None
 
 
-__all__ = ["ContractBroken", "told"]
+__all__ = ["ContractBroken", "shown", "told"]

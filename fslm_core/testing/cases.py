@@ -30,7 +30,7 @@ from ..plugins import PluginHost
 from ..schema import dumps, plain_data
 from ..stack import Stack
 from ..stage import Stage
-from .broken import ContractBroken
+from .broken import ContractBroken, shown
 from .engine import KitEngine
 from .outcome import Outcome
 
@@ -49,7 +49,7 @@ _FORMS = {
     "problem": "problem: {kind: schema, field: FIELD}",
     "error": "error: CODE, one of `fslm errors`",
 }
-_KIND_NAMES = {dict: "a mapping", list: "a list", str: "a text"}
+_KIND_NAMES: dict[type, str] = {dict: "a mapping", list: "a list", str: "a text"}
 _PROBLEM_KEYS = ("kind", "field", "text", "step")
 
 
@@ -82,8 +82,10 @@ def read_cases(path: Path) -> list[Case]:
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeError, yaml.YAMLError, RecursionError) as error:
-        raise ContractBroken(f"the file is not YAML: {error}", where=str(path), hint="mend the line it names") from None
-    where = str(path)
+        raise ContractBroken(
+            f"the file is not YAML: {error}", where=shown(path), hint="mend the line it names"
+        ) from None
+    where = shown(path)
     file = _mapping(data, where, _FILE_KEYS)
     kinds = [kind for kind in ("stage", "stack") if kind in file]
     if len(kinds) != 1 or not isinstance(file[kinds[0]], str):
@@ -246,7 +248,7 @@ def _fits(wanted: Mapping[str, Any], step: str, problem: Problem) -> bool:
     )
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """The safe loader, for data that people type: no surprise booleans, no dates, no key twice."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:

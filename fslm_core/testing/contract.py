@@ -57,15 +57,20 @@ class _Contract:
         """The distribution that is tested."""
         raise NotImplementedError
 
+    @pytest.fixture
+    def fslm_carries_adapter(self) -> bool:
+        """Whether what is tested cannot run without the extra ``torch``."""
+        return False
+
     def test_its_plugin_loads(self, fslm_installed: Installed) -> None:
         """On its own, without being quarantined."""
         with told():
             installed.check_loaded(fslm_installed)
 
-    def test_its_metadata_says_which_core_it_needs(self, fslm_installed: Installed) -> None:
-        """As a range of versions, which holds the one that is installed."""
+    def test_its_metadata_says_which_core_it_needs(self, fslm_installed: Installed, fslm_carries_adapter: bool) -> None:
+        """As a range of versions; with the extra ``torch`` where there is an adapter."""
         with told():
-            installed.check_requirement(fslm_installed)
+            installed.check_requirement(fslm_installed, carries_adapter=fslm_carries_adapter)
 
     def test_importing_it_loads_no_model_library(self, fslm_installed: Installed) -> None:
         """``fslm --help`` imports every plugin."""
@@ -161,7 +166,8 @@ class StackContract(_Named):
     @pytest.fixture
     def fslm_subject(self, stack: Stack[Any, Any]) -> Stack[Any, Any]:
         """What is tested."""
-        return _of_kind(stack, Stack, "a Stack")
+        _refuse_other(stack, Stack, "a Stack")
+        return stack
 
 
 class _AnyStage(_Named):
@@ -189,7 +195,8 @@ class ToolContract(_AnyStage):
         """What is tested."""
         if isinstance(stage, Stage) and stage.tool is None:
             pytest.fail(f"{stage!r} has a model: inherit StageContract", pytrace=False)
-        return _of_kind(stage, Stage, "a Stage")
+        _refuse_other(stage, Stage, "a Stage")
+        return stage
 
     def test_the_tool_has_a_version(self, fslm_subject: Stage[Any, Any]) -> None:
         """By which caches and traces tell its results apart."""
@@ -222,15 +229,13 @@ class StageContract(_AnyStage):
         """What is tested."""
         if isinstance(stage, Stage) and stage.tool is not None:
             pytest.fail(f"{stage!r} is a tool: inherit ToolContract", pytrace=False)
-        return _of_kind(stage, Stage, "a Stage")
+        _refuse_other(stage, Stage, "a Stage")
+        return stage
 
-    def test_its_metadata_says_which_core_it_needs(
-        self, fslm_installed: Installed, fslm_subject: Stage[Any, Any]
-    ) -> None:
-        """With the extra ``torch`` where there is an adapter."""
-        carries = any(model.adapter is not None for model in wheel.models_of(fslm_subject))
-        with told():
-            installed.check_requirement(fslm_installed, carries_adapter=carries)
+    @pytest.fixture
+    def fslm_carries_adapter(self, fslm_subject: Stage[Any, Any]) -> bool:
+        """Whether the stage's own model or a variant has an adapter."""
+        return any(model.adapter is not None for model in wheel.models_of(fslm_subject))
 
     def test_its_files_are_in_the_wheel(self, fslm_subject: Stage[Any, Any], fslm_installed: Installed) -> None:
         """The prompt and the adapters, byte for byte."""
@@ -292,10 +297,9 @@ class StageContract(_AnyStage):
             )
 
 
-def _of_kind(thing: Any, kind: type, expected: str) -> Any:
+def _refuse_other(thing: object, kind: type, expected: str) -> None:
     if not isinstance(thing, kind):
         pytest.fail(f"the fixture returned {type(thing).__name__}, and {expected} was expected", pytrace=False)
-    return thing
 
 
 def _from_cases(folder: Path, stage: str) -> Iterator[golden.Example]:

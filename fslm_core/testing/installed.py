@@ -13,7 +13,6 @@ from importlib.metadata import (
     EntryPoint,
     PackageNotFoundError,
     distribution,
-    packages_distributions,
 )
 from pathlib import Path
 from types import ModuleType
@@ -80,7 +79,8 @@ def installed_for(thing: Stage[Any, Any] | Stack[Any, Any], name: str | None = N
     dists = {point.dist.name for point in own if point.dist is not None}
     package = thing.output.__module__.partition(".")[0]
     if len(dists) != 1:
-        dists = set(packages_distributions().get(package, ()))
+        same = (point for point in points() if point.module.partition(".")[0] == package)
+        dists = {point.dist.name for point in same if point.dist is not None}
     if len(dists) != 1:
         raise ContractBroken(
             f"no installed plugin has the name {thing.name}",
@@ -155,7 +155,7 @@ def check_loaded(installed: Installed) -> None:
         ContractBroken: one is quarantined; the text says why.
     """
     for info in installed.host().plugins:
-        if info.state != "loaded":
+        if info.distribution == installed.name and info.state != "loaded":
             raise ContractBroken(
                 f"the plugin is {info.state}", where=f"plugin {info.name} of {info}", found=info.reason,
                 hint="mend what is named; `fslm plugins` shows the same",

@@ -125,8 +125,13 @@ class Outcome(Generic[Out]):
         if self.error is None and self.run is not None:
             lines += _line("output", _text(self.run.output))
         elif self.error is not None:
-            lines += _line("error", f"{type(self.error).__name__}: {self.error}", 4 * _LONG)
+            lines += _line("error", f"{type(self.error).__name__}: {self._error_text()}", 4 * _LONG)
         return shorten("\n".join(lines), _SHOWN)
+
+    def _error_text(self) -> str:
+        """The error's text, without the advice to look into a trace that is gone when this is read."""
+        lines = str(self.error).splitlines()
+        return "\n".join(line for line in lines if self.run is None or f"trace show {self.run.id}" not in line)
 
     def _step(self, step: str) -> Iterator[str]:
         message = self.messages.get(step)

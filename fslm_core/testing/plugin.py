@@ -23,7 +23,7 @@ from ..backends.scripted import ScriptedBackend
 from ..plugins import PluginHost
 from ..settings import Settings
 from ..stack import Stack
-from .broken import ContractBroken
+from .broken import ContractBroken, shown
 from .cases import Case, read_cases, run_case
 from .clean import clean_settings, machine
 from .engine import KitEngine, Runnable
@@ -137,7 +137,7 @@ def fslm_recorded(request: pytest.FixtureRequest) -> Callable[..., Backend]:
         path = request.path.parent / "recorded" / name
         if not kept.update:
             return Recording(path, again=f"record it where the weights are: `{kept.command}`")
-        kept.tell(f"{path}: recorded")
+        kept.tell(f"{shown(path)}: recorded")
         return recorder(backend, path)
 
     return make

@@ -14,17 +14,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
-from ..errors import SchemaError
-from ..schema import normalise
+from ..schema import tree_of
 from ..stack import Stack
 from ..stage import Stage
-from .broken import ContractBroken
+from .broken import ContractBroken, shown
 
 _SHOWN = 40
 """Lines of a difference that are shown."""
-_NOTES = frozenset({"title", "description", "default", "examples", "deprecated"})
 
 
 @dataclass(frozen=True)
@@ -57,15 +53,15 @@ class Kept:
         if self.update:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(found, encoding="utf-8")
-            self.tell(f"{path}: {'new' if before is None else 'changed'}")
+            self.tell(f"{shown(path)}: {'new' if before is None else 'changed'}")
             return
         if before is None:
             raise ContractBroken(
-                f"{what} has no snapshot", where=str(path), hint=f"write it with `{self.command}`, and commit it"
+                f"{what} has no snapshot", where=shown(path), hint=f"write it with `{self.command}`, and commit it"
             )
         raise ContractBroken(
             f"{what} changed\n{difference(before, found)}",
-            where=str(path),
+            where=shown(path),
             hint=f"undo the change; or, if it is meant: {hint}, then `{self.command}`",
         )
 
@@ -86,16 +82,7 @@ def difference(before: str, found: str) -> str:
 def schema_text(thing: Stage[Any, Any] | Stack[Any, Any]) -> str:
     """The schemas of what a stage or stack takes and gives, as the text of a snapshot."""
     kind = "stage" if isinstance(thing, Stage) else "stack"
-    return as_text({kind: thing.name, "input": schema_of(thing.input), "output": schema_of(thing.output)})
-
-
-def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """A model's normalised schema, or its plain one where it has no bounded form; without notes for people."""
-    try:
-        return normalise(model).tree
-    except SchemaError:
-        plain: dict[str, Any] = _without_notes(model.model_json_schema(by_alias=False))
-        return plain
+    return as_text({kind: thing.name, "input": tree_of(thing.input), "output": tree_of(thing.output)})
 
 
 def as_text(data: object) -> str:
@@ -131,12 +118,4 @@ def write_snapshots(
     return written
 
 
-def _without_notes(node: Any, *, names: bool = False) -> Any:
-    """The schema without its notes; ``names`` says that the keys here are names of fields, not words."""
-    if isinstance(node, dict):
-        kept = {k: v for k, v in node.items() if names or k not in _NOTES}
-        return {k: _without_notes(v, names=not names and k in ("properties", "$defs")) for k, v in kept.items()}
-    return [_without_notes(v) for v in node] if isinstance(node, list) else node
-
-
-__all__ = ["Kept", "as_text", "difference", "schema_of", "schema_path", "schema_text", "write_snapshots"]
+__all__ = ["Kept", "as_text", "difference", "schema_path", "schema_text", "write_snapshots"]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime, time, timedelta, timezone
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, TypeVar
 
@@ -38,10 +39,13 @@ _ITEMS = 6
 """Items of a list without a bound, or with a greater one; a bound of up to five times that is tried as well."""
 _INTEGER = 2**53 - 1
 _CHARACTERS = st.characters(codec="utf-8")
+_ZONES = st.none() | st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+_TIMES = st.times(timezones=_ZONES).map(lambda t: t.isoformat())
+_MOMENTS = st.datetimes(timezones=_ZONES).map(lambda t: t.isoformat())
 _FORMATS: dict[str, SearchStrategy[str]] = {
     "date": st.dates().map(lambda d: d.isoformat()),
-    "time": st.times().map(lambda t: t.isoformat()),
-    "date-time": st.datetimes().map(lambda t: t.isoformat()),
+    "time": _TIMES,
+    "date-time": _MOMENTS,
     "uuid": st.uuids().map(str),
     "ipv4": st.ip_addresses(v=4).map(str),
     "ipv6": st.ip_addresses(v=6).map(str),
@@ -49,6 +53,16 @@ _FORMATS: dict[str, SearchStrategy[str]] = {
     "email": st.from_regex(r"\A[a-z]{1,9}@[a-z]{1,9}\.org\Z"),
     "uri": st.from_regex(r"\Ahttps://[a-z]{1,9}\.org/[a-z]{0,9}\Z"),
 }
+
+
+class _Clock(BaseModel):
+    at: time
+    when: datetime
+
+
+_CLOCK = normalise(_Clock).tree["properties"]
+_PATTERNS: dict[str, SearchStrategy[str]] = {_CLOCK["at"]["pattern"]: _TIMES, _CLOCK["when"]["pattern"]: _MOMENTS}
+"""A normalised schema spells times as patterns, which know nothing of February."""
 
 
 def from_schema(schema: Schema) -> SearchStrategy[Any]:
@@ -178,6 +192,8 @@ def _within(low: int, high: int | None, usual: int) -> int:
 
 def _string(node: Json, where: str) -> SearchStrategy[str]:
     low, high = node.get("minLength", 0), node.get("maxLength")
+    if node.get("pattern") in _PATTERNS:
+        return _PATTERNS[node["pattern"]]
     if "pattern" in node:
         found = st.from_regex(_pattern(node["pattern"], where))
         return found.filter(lambda text: low <= len(text) <= (len(text) if high is None else high))
@@ -190,8 +206,9 @@ def _string(node: Json, where: str) -> SearchStrategy[str]:
 
 
 def _pattern(pattern: str, where: str) -> re.Pattern[str]:
+    ended = re.sub(r"(?<!\\)\$$", r"\\Z", pattern)  # to Python, a line break may follow what `$` ends
     try:
-        return re.compile(pattern, re.ASCII)
+        return re.compile(ended, re.ASCII)
     except re.error as error:
         raise SchemaError(
             f"no text can be made for the pattern: {error}",

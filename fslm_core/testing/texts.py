@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import FailedHealthCheck, Unsatisfiable
 from hypothesis.strategies import SearchStrategy
 from pydantic import BaseModel
 
@@ -22,15 +23,27 @@ from .engine import KitEngine
 def for_every(values: SearchStrategy[Any], check: Callable[[Any], None], max_examples: int) -> None:
     """Call ``check`` with many values; the smallest for which it raises is told with the error.
 
-    How many values are tried, and whether the same each time, the profile of hypothesis may say otherwise.
+    Raises:
+        ContractBroken: ``check`` raised it; or hardly any value can be made.
     """
 
-    @settings(max_examples=max_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(
+        max_examples=max_examples,
+        deadline=None,
+        report_multiple_bugs=False,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
     @given(values)
     def every(value: Any) -> None:
         check(value)
 
-    every()
+    try:
+        every()
+    except (FailedHealthCheck, Unsatisfiable) as error:
+        raise ContractBroken(
+            f"too few values can be made up of the model: {error}",
+            hint="say how to make them, in the test class: inputs = st.builds(…), or outputs",
+        ) from None
 
 
 def check_template(stage: Stage[Any, Any], inputs: SearchStrategy[Any], max_examples: int) -> None:
@@ -157,7 +170,7 @@ def check_importable(stage: Stage[Any, Any]) -> None:
     tool = stage.tool
     if tool is None or tool.timeout is None or inspect.iscoroutinefunction(tool.function):
         return
-    module, name = tool.function.__module__, tool.function.__qualname__  # type: ignore[attr-defined]
+    module, name = tool.function.__module__, tool.function.__qualname__
     found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part, None)

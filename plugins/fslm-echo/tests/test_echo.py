@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 
-from fslm_core import Engine
-from fslm_echo import Echo, Said, echo
+from fslm_core.testing import run_stack, run_stage
+from fslm_echo import Echo, Said, echo, say
 
 
 def test_the_plugin_is_found_by_its_entry_point() -> None:
@@ -14,10 +14,9 @@ def test_the_plugin_is_found_by_its_entry_point() -> None:
 
 
 def test_it_says_back_what_it_is_told() -> None:
-    with Engine(stacks=[echo]) as engine:
-        assert engine.run(echo, Said(text="good morning")).output == Echo(echo="good morning")
+    assert run_stack(echo, Said(text="good morning")).output == Echo(echo="good morning")
+    assert run_stage(say, Said(text="good morning")).output == Echo(echo="good morning")
 
 
 def test_it_runs_by_name() -> None:
-    with Engine(stacks=["echo"]) as engine:
-        assert engine.run("echo", {"text": "שלום 🙂 <|im_end|>"}).output == Echo(echo="שלום 🙂 <|im_end|>")
+    assert run_stack("echo", {"text": "שלום 🙂 <|im_end|>"}).output == Echo(echo="שלום 🙂 <|im_end|>")

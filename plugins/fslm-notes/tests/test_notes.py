@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from fslm_core import Engine, Stage
+from fslm_core import Stage
+from fslm_core.testing import KitEngine
 from fslm_notes import facts, notes, service, summary
 from fslm_notes.messages import Note
 
-pytestmark = pytest.mark.torch
+pytestmark = pytest.mark.fslm_weights
 
 TABLE = """\
 Customer: Hi, I would like to book a table for tomorrow evening, please.
@@ -29,14 +30,15 @@ Agent: Have a nice evening."""
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with Engine(stacks=[notes], trace=False) as engine:
+def engine() -> Iterator[KitEngine]:
+    with KitEngine([notes], backend="torch") as engine:
         yield engine
 
 
 @pytest.fixture(scope="module")
-def table(engine: Engine) -> Note:
-    return engine.run(notes, {"text": TABLE}).output
+def table(engine: KitEngine) -> Note:
+    note: Note = engine.outcome(notes, {"text": TABLE}).output
+    return note
 
 
 def test_a_dialogue_nobody_trained_on_becomes_a_note(table: Note) -> None:
@@ -50,11 +52,11 @@ def test_the_summary_says_what_was_settled_and_told(table: Note) -> None:
 
 
 @pytest.mark.parametrize("text", ["?", "🙂🙂🙂", "Agent: {{ text }} <|im_end|> \\u0000"])
-def test_every_output_is_a_note(engine: Engine, text: str) -> None:
-    assert isinstance(engine.run(notes, {"text": text}).output, Note)
+def test_every_output_is_a_note(engine: KitEngine, text: str) -> None:
+    assert isinstance(engine.outcome(notes, {"text": text}).output, Note)
 
 
-def test_nothing_is_amiss_but_the_caps_on_tokens(engine: Engine) -> None:
+def test_nothing_is_amiss_but_the_caps_on_tokens(engine: KitEngine) -> None:
     report = engine.check(notes)
     assert report.errors == []
     assert all("is cut and fails" in warning for warning in report.warnings)

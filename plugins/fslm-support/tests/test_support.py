@@ -6,22 +6,24 @@ from collections.abc import Iterator
 
 import pytest
 
-from fslm_core import Engine
-from fslm_core.message import Skipped
+from fslm_core.testing import KitEngine
 from fslm_support import triage
 from fslm_support.messages import Ticket
+
+pytestmark = pytest.mark.fslm_weights
 
 NOTHING = {"intent": None, "entity_type": None, "entity_value": None}
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with Engine(stacks=[triage], trace=False) as engine:
+def engine() -> Iterator[KitEngine]:
+    with KitEngine([triage], backend="torch") as engine:
         yield engine
 
 
-def ask(engine: Engine, text: str) -> dict[str, str | None]:
-    return engine.run(triage, {"text": text}).output.model_dump()
+def ask(engine: KitEngine, text: str) -> dict[str, str | None]:
+    ticket: dict[str, str | None] = engine.outcome(triage, {"text": text}).output.model_dump()
+    return ticket
 
 
 @pytest.mark.parametrize(
@@ -37,39 +39,38 @@ def ask(engine: Engine, text: str) -> dict[str, str | None]:
     ],
 )
 def test_known_sentences(
-    engine: Engine, text: str, category: str, intent: str, kind: str | None, value: str | None
+    engine: KitEngine, text: str, category: str, intent: str, kind: str | None, value: str | None
 ) -> None:
     assert ask(engine, text) == {"category": category, "intent": intent, "entity_type": kind, "entity_value": value}
 
 
-def test_the_example_of_the_readme(engine: Engine) -> None:
+def test_the_example_of_the_readme(engine: KitEngine) -> None:
     ticket = ask(engine, "I was charged twice for order 00123842, please give me my money back")
     assert (ticket["category"], ticket["intent"]) == ("REFUND", "get_refund")
     assert (ticket["entity_type"], ticket["entity_value"]) == ("order_id", "00123842")
 
 
 @pytest.mark.parametrize("text", ["hello", "What is the weather in Paris?", "tell me a joke about penguins"])
-def test_what_is_no_support_request_ends_early(engine: Engine, text: str) -> None:
-    run = engine.run(triage, {"text": text})
-    assert run.output.model_dump() == {"category": "OTHER", **NOTHING}
-    assert isinstance(run.messages["intent"], Skipped)
-    assert isinstance(run.messages["details"], Skipped)
+def test_what_is_no_support_request_ends_early(engine: KitEngine, text: str) -> None:
+    outcome = engine.outcome(triage, {"text": text})
+    assert outcome.output.model_dump() == {"category": "OTHER", **NOTHING}
+    assert outcome.skipped == ("intent", "details")
 
 
-def test_control_tokens_in_the_text_stay_text(engine: Engine) -> None:
+def test_control_tokens_in_the_text_stay_text(engine: KitEngine) -> None:
     ticket = ask(engine, "cancel order 55512 <|im_end|>")
     assert (ticket["category"], ticket["intent"]) == ("ORDER", "cancel_order")
 
 
 @pytest.mark.parametrize("text", ["?", "🙂🙂🙂", "أريد إلغاء طلبي", "a\x00b", "\\u0000 {} {{ text }}", "x" * 2000])
-def test_every_output_is_a_ticket(engine: Engine, text: str) -> None:
-    assert isinstance(engine.run(triage, {"text": text}).output, Ticket)
+def test_every_output_is_a_ticket(engine: KitEngine, text: str) -> None:
+    assert isinstance(engine.outcome(triage, {"text": text}).output, Ticket)
 
 
-def test_a_value_unlike_any_other_is_copied_as_written(engine: Engine) -> None:
+def test_a_value_unlike_any_other_is_copied_as_written(engine: KitEngine) -> None:
     assert ask(engine, "track order QZ/77-3141592")["entity_value"] == "QZ/77-3141592"
 
 
-def test_the_check_is_clean(engine: Engine) -> None:
+def test_the_check_is_clean(engine: KitEngine) -> None:
     report = engine.check(triage)
     assert (report.errors, report.warnings) == ([], [])

@@ -19,7 +19,7 @@ def say(message: Said) -> Echo:
     return Echo(echo=message.text)
 
 
-echo = Stack("echo", input=Said, output=Echo, steps=[say])
+echo = Stack("echo", input=Said, output=Echo, steps=[say], description="Say back what one is told.")
 
 
 @hookimpl
