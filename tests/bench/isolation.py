@@ -1,4 +1,4 @@
-"""Does an engine keep its adapters apart? A→B→A must equal cold A.
+"""Does an engine keep its adapters apart? A→B→A must equal A by itself.
 
 A prefix cache that is not keyed by the adapter answers A's prompt from what B made of it. So the same token ids are put
 to two adapters in turn, and every answer is compared with what the same adapter gives by itself, with empty caches and
@@ -9,13 +9,13 @@ asked once more:
     reset:  A,       A → a3
     reset:  B,       B → b3
 
-An engine that has kept a prompt computes less of it the second time, in parts of other sizes, and rounds otherwise: in
-few bits that may choose another token. What an adapter says without the other one being there is no leak.
-
 for every stage A and its successor B in the stack's order, with A's own prompts. It is done under A's own grammar,
 where A's trained answers have wide margins, and under a grammar of free text, for which no adapter was trained: there a
 leak shows in nearly every text, while rounding may change one now and then. B's answers to A's prompts count as free
 text.
+
+An engine that has kept a prompt computes less of it the second time, in parts of other sizes, and rounds otherwise: in
+few bits that may choose another token. What an adapter says without the other one being there is no leak.
 """
 
 from __future__ import annotations
