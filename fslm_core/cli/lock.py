@@ -92,6 +92,8 @@ def _write(session: Session, path: Path, stacks: Sequence[str], *, as_json: bool
     for info in session.host.plugins:
         if info.state == "quarantined":
             screen.warn(f"plugin {info.name} ({info}) is not loaded, so it is not locked: {info.reason}")
+    if loose := [name for name, plugin in sorted(written.lock.plugins.items()) if plugin.source == "editable"]:
+        screen.say(f"editable, so that pip cannot bring them back: {', '.join(loose)}")
     screen.say(f"{path}: {'locked' if changed else 'unchanged,'} {_counts(written.lock)}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from ..govern import PluginPage, Verification
 from ..govern.show import AdapterPage, StagePage
@@ -27,7 +27,8 @@ def show(page: PluginPage) -> None:
     for name, value in facts:
         if value:
             screen.result(screen.clean(f"  {name:<10}{value}"))
-    _section(["stage", "from -> to", "runs", "what it does"], [_stage(stage) for stage in page.stages])
+    adapted = {adapter.stage for adapter in page.adapters if adapter.variant is None}
+    _section(["stage", "from -> to", "runs", "what it does"], [_stage(stage, adapted) for stage in page.stages])
     stacks = [[s.name, f"{s.input} -> {s.output}", ", ".join(s.steps), s.description] for s in page.stacks]
     _section(["stack", "from -> to", "steps", "what it does"], stacks)
     checkpoints = [[c.name, c.source, c.licence, ", ".join(c.languages)] for c in page.checkpoints]
@@ -62,11 +63,11 @@ def _section(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         screen.table([heads[n] for n in used], ([row[n] for n in used] for row in rows))
 
 
-def _stage(stage: StagePage) -> list[str]:
+def _stage(stage: StagePage, adapted: Collection[str]) -> list[str]:
     if stage.base is None:
         runs = f"a tool, version {stage.tool}"
     else:
-        runs = f"{stage.base}{'' if stage.tuned else ' (untuned)'}"
+        runs = f"{stage.base}{' + adapter' if stage.name in adapted else ''}{'' if stage.tuned else ' (untuned)'}"
     if stage.variants:
         runs += f", or its variants {', '.join(stage.variants)}"
     if stage.replaced:
@@ -109,17 +110,7 @@ def _recipe(adapter: AdapterPage) -> str:
 
 def verified(found: Sequence[Verification]) -> None:
     """Print what was compared, and what differs."""
-    rows = (
-        [
-            v.distribution,
-            v.version,
-            v.source,
-            v.files,
-            v.adapters,
-            f"{len(v.differences)} differ" if not v.ok else "as shipped",
-        ]
-        for v in found
-    )
+    rows = ([v.distribution, v.version, v.source, v.files, v.adapters, _outcome(v)] for v in found)
     screen.table(["distribution", "version", "from", "files", "adapters", "outcome"], rows)
     for verification in found:
         for note in verification.notes:
@@ -129,6 +120,12 @@ def verified(found: Sequence[Verification]) -> None:
             screen.result(screen.clean(f"  expected {difference.expected}\n  found    {difference.found}"))
         if not verification.ok:
             screen.say(f"next: {verification.cure}")
+
+
+def _outcome(found: Verification) -> str:
+    if not found.ok:
+        return f"{len(found.differences)} differ{'s' if len(found.differences) == 1 else ''}"
+    return "nothing differs" if found.source in ("editable", "program", "unknown") else "as shipped"
 
 
 __all__ = ["show", "verified"]

@@ -167,3 +167,30 @@ def test_without_the_extra_a_stack_of_models_names_it_and_fetches_nothing(strang
     checked = stranger("check", "support", hidden=packages, **places)
     assert checked.returncode == 0 and "python -m pip install 'fslm-core[torch]'" in checked.stderr, checked.stderr
     assert json.loads(stranger("run", "echo", "hi", hidden=packages, **places).stdout) == {"echo": "hi"}
+
+
+def test_what_pip_installed_of_our_plugins_is_what_we_shipped(stranger: Fslm, site: Path) -> None:
+    done = stranger("plugins", "verify", "echo", "notes", "support", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {one["distribution"]: one for one in json.loads(done.stdout)}
+    assert {name: one["adapters"] for name, one in found.items()} == {
+        "fslm-echo": 0,
+        "fslm-notes": 3,
+        "fslm-support": 3,
+    }
+    assert [one["notes"] for one in found.values()] == [[], [], []]
+    weights = site / "fslm_support/intent/adapter/adapter_model.safetensors"
+    shipped = weights.read_bytes()
+    try:
+        weights.write_bytes(shipped[:-1] + bytes([shipped[-1] ^ 1]))
+        done = stranger("plugins", "verify", "support", "--json")
+        assert done.returncode == 1
+        refused = stranger("check", "support")
+        assert refused.returncode == 3 and "not those that its fslm.json was written for" in refused.stderr
+    finally:
+        weights.write_bytes(shipped)
+    (one,) = json.loads(done.stdout)
+    assert [(d["file"], d["what"]) for d in one["differences"]] == [
+        ("fslm_support/intent/adapter/adapter_model.safetensors", "changed"),
+        ("fslm_support/intent/adapter/adapter_model.safetensors", "not the weights of its fslm.json"),
+    ]
