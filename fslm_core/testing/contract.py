@@ -31,6 +31,7 @@ from .installed import Installed
 from .strategies import instances
 
 F = TypeVar("F", bound=Callable[..., None])
+_FOUND = pytest.StashKey[dict[object, Installed]]()
 
 
 def needs_weights(test: F) -> F:
@@ -87,10 +88,10 @@ class PluginContract(_Contract):
         raise NotImplementedError("define the fixture `plugin`: it returns the plugin's module")
 
     @pytest.fixture
-    def fslm_installed(self, plugin: ModuleType | str) -> Installed:
+    def fslm_installed(self, plugin: ModuleType | str, request: pytest.FixtureRequest) -> Installed:
         """The distribution that is tested."""
-        with told():
-            return installed.named(self.distribution) if self.distribution else installed.for_module(plugin)
+        named = self.distribution
+        return _once(request, plugin, lambda: installed.named(named) if named else installed.for_module(plugin))
 
 
 class _Named(_Contract):
@@ -102,10 +103,11 @@ class _Named(_Contract):
         raise NotImplementedError
 
     @pytest.fixture
-    def fslm_installed(self, fslm_subject: Stage[Any, Any] | Stack[Any, Any]) -> Installed:
+    def fslm_installed(
+        self, fslm_subject: Stage[Any, Any] | Stack[Any, Any], request: pytest.FixtureRequest
+    ) -> Installed:
         """The distribution that is tested."""
-        with told():
-            return installed.installed_for(fslm_subject, self.distribution)
+        return _once(request, fslm_subject, lambda: installed.installed_for(fslm_subject, self.distribution))
 
     def test_its_name_carries_the_plugin_s_prefix(
         self, fslm_subject: Stage[Any, Any] | Stack[Any, Any], fslm_installed: Installed
@@ -152,7 +154,7 @@ class _Named(_Contract):
         """``fslm check`` finds no error, and no warning but those in ``warnings``."""
         with told():
             stack = fslm_subject if isinstance(fslm_subject, Stack) else alone(fslm_subject)
-            models.check_clean(stack, fslm_installed.host(), self.warnings)
+            models.check_clean(stack, fslm_installed.host, self.warnings)
 
 
 class StackContract(_Named):
@@ -245,17 +247,17 @@ class StageContract(_AnyStage):
     def test_its_base_is_known(self, fslm_subject: Stage[Any, Any], fslm_installed: Installed) -> None:
         """To fslm, to the plugin, or as a pinned name of the Hub."""
         with told():
-            models.check_bases(fslm_subject, fslm_installed.host())
+            models.check_bases(fslm_subject, fslm_installed.host)
 
     def test_its_adapters_are_whole(self, fslm_subject: Stage[Any, Any], fslm_installed: Installed) -> None:
         """And have the hash that is promised."""
         with told():
-            models.check_adapters(fslm_subject, fslm_installed.host())
+            models.check_adapters(fslm_subject, fslm_installed.host)
 
     def test_its_adapters_were_made_for_it(self, fslm_subject: Stage[Any, Any], fslm_installed: Installed) -> None:
         """For its base, its template and its schemas, as ``fslm.json`` says."""
         with told():
-            models.check_records(fslm_subject, fslm_installed.host(), self.warnings)
+            models.check_records(fslm_subject, fslm_installed.host, self.warnings)
 
     def test_its_template_renders_for_every_input(self, fslm_subject: Stage[Any, Any]) -> None:
         """That its input model allows."""
@@ -288,13 +290,23 @@ class StageContract(_AnyStage):
         folder = request.path.parent
         with told():
             examples = self.examples if self.examples is not None else list(_from_cases(folder, fslm_subject.name))
-            text = golden.golden_text(fslm_subject, examples, fslm_installed.host(), clean_settings(tmp_path))
+            text = golden.golden_text(fslm_subject, examples, fslm_installed.host, clean_settings(tmp_path))
             fslm_kept.check(
                 golden.golden_path(folder, fslm_subject),
                 text,
                 what=f"the token ids of {fslm_subject.name}",
                 hint="train the adapter again with the new prompt or tokenizer",
             )
+
+
+def _once(request: pytest.FixtureRequest, thing: object, find: Callable[[], Installed]) -> Installed:
+    """What was found for ``thing``, looked for once a session; things of one distribution share what was found."""
+    known = request.config.stash.setdefault(_FOUND, {})
+    if thing not in known:
+        with told():
+            found = find()
+            known[thing] = known.setdefault(found.name, found)
+    return known[thing]
 
 
 def _refuse_other(thing: object, kind: type, expected: str) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.metadata import (
     Distribution,
     EntryPoint,
@@ -57,6 +57,7 @@ class Installed:
         """How it lies on this machine."""
         return Disk(next(found for found in candidates({}, installed=True) if found.distribution == self.name))
 
+    @cached_property
     def host(self) -> PluginHost:
         """A host of this distribution's plugins and no others."""
         names = tuple(point.name for point in self.points)
@@ -154,7 +155,7 @@ def check_loaded(installed: Installed) -> None:
     Raises:
         ContractBroken: one is quarantined; the text says why.
     """
-    for info in installed.host().plugins:
+    for info in installed.host.plugins:
         if info.distribution == installed.name and info.state != "loaded":
             raise ContractBroken(
                 f"the plugin is {info.state}", where=f"plugin {info.name} of {info}", found=info.reason,
@@ -168,7 +169,7 @@ def check_offered(thing: Stage[Any, Any] | Stack[Any, Any], installed: Installed
     Raises:
         ContractBroken: it offers none of that name, or another one.
     """
-    host = installed.host()
+    host = installed.host
     kind = "stage" if isinstance(thing, Stage) else "stack"
     offers: dict[str, Any] = dict(host.stages if isinstance(thing, Stage) else host.stacks)
     offered = offers.get(thing.name)
