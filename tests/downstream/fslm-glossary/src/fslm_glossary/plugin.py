@@ -30,7 +30,7 @@ def apply(draft: Draft) -> Marked:
     return Marked(text=text, replaced=replaced)
 
 
-glossary = fslm_core.Stack("glossary", input=Draft, output=Marked, steps=[apply])
+glossary = fslm_core.Stack("glossary", input=Draft, output=Marked, steps=[apply], bind={"text": "apply.text"})
 
 
 @fslm_core.hookimpl
