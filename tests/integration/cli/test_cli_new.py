@@ -57,9 +57,9 @@ def test_it_says_what_it_guessed_and_why(fslm: Fslm, rows: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("what", ["stage", "stack", "tool"])
-def test_no_row_is_copied(fslm: Fslm, rows: Path, what: str) -> None:
-    assert fslm("new", what, "reviews", "--from-data", "reviews.csv").code == 0
+@pytest.mark.parametrize("verb", [("new", "stage"), ("new", "stack"), ("new", "tool")])
+def test_no_row_is_copied(fslm: Fslm, rows: Path, verb: tuple[str, str]) -> None:
+    assert fslm(*verb, "reviews", "--from-data", "reviews.csv").code == 0
     written = [path.read_text("utf-8") for path in (rows.parent / "fslm-reviews").rglob("*") if path.is_file()]
     for text, _, customer, _ in REVIEWS:
         assert not [one for one in written if text in one or customer in one]
