@@ -115,6 +115,7 @@ def test_an_adapter_folder_comes_out_and_serves(place: Path, tiny_model: Callabl
 
     info = inspect(place / "out")
     assert info.record is not None and info.sha256 == result.sha256
+    assert info.record.sha256 == info.sha256
     record = info.record.model_dump()
     assert info.config["base_model_name_or_path"] == str(base)
     assert (record["stage"], record["base"], record["seed"]) == ("demo.topic", str(base), 3)
