@@ -1,13 +1,15 @@
 """The documentation's examples are run, so that they cannot rot.
 
-In a page, blocks marked ``python`` run in order, in one namespace; blocks with a ``title`` are written to that file
-first, below an empty folder in which the page runs; blocks marked ``py``, and those with relative imports, are only
-compiled. A block of ``console`` shows commands: what the documentation says ``fslm`` prints on standard output is
-what it prints.
+In a page, blocks marked ``python`` run in order, in one namespace, and print what a block of ``text`` right below them
+says; blocks with a ``title`` are written to that file first, below an empty folder in which the page runs; blocks marked
+``py``, and those with relative imports, are only compiled. A project's tests run on its wheel. A block of ``console``
+shows commands: what the documentation says ``fslm`` prints on standard output is what it prints.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -72,9 +74,19 @@ def test_python_examples_run(page: Path, folder: Path) -> None:
         if block.language in ("py", "python"):
             code = compile("\n" * block.line + block.text, str(page), "exec", dont_inherit=True)
             if block.language == "python" and block.title is None and "\nfrom ." not in block.text:
-                exec(code, namespace)
+                printed = io.StringIO()
+                with contextlib.redirect_stdout(printed):
+                    exec(code, namespace)
+                if (said := said_after(page, block)) is not None and printed.getvalue():
+                    assert printed.getvalue() == said
     if (folder / "tests").is_dir():
         check_the_project_of(folder)
+
+
+def said_after(page: Path, block: Block) -> str | None:
+    """The text that stands right below a block: what the page says that it prints."""
+    below = block.line + block.text.count("\n") + 3
+    return next((b.text for b in blocks(page) if b.language == "text" and b.line == below), None)
 
 
 def check_the_project_of(folder: Path) -> None:
