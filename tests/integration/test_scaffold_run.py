@@ -30,12 +30,6 @@ from fslm_core.backends.scripted import ScriptedBackend
 def fslm_backends():
     return {"replies.read": lambda settings: ScriptedBackend(json.loads(os.environ["TEST_REPLIES"]))}
 """
-FEW = """
-from fslm_core.testing import StackContract, StageContract, ToolContract
-
-for contract in (StackContract, StageContract, ToolContract):
-    contract.max_examples = 5
-"""
 CALLS = """
 import json, sys
 from fslm_core.cli import main
@@ -83,7 +77,7 @@ def made(place: Place, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pr
         place.call(*built, cwd=project.path)
         unpack(wheel_of(project), place.site)
     (place.site / "replies_plugin.py").write_text(REPLIES, encoding="utf-8")
-    (place.site / "few_examples.py").write_text(FEW, encoding="utf-8")
+    place.try_few_examples()
     info = place.site / "fslm_replies-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fslm-replies\nVersion: 1.0\n", encoding="utf-8")
