@@ -119,8 +119,8 @@ class EventsDropped:
 
 
 @dataclass(frozen=True, slots=True)
-class ShadowStarted:
-    """A candidate began beside a step. Its run's output does not depend on it, and ``stream`` does not show it."""
+class ShadowDrawn:
+    """A candidate was drawn to run beside a step; it begins when the run has ended. ``stream`` does not show it."""
 
     run: str
     step: str
@@ -135,7 +135,7 @@ class ShadowFinished:
         step: the step it ran beside.
         node_id: the candidate's own.
         status: ``ok``; ``failed``: no valid message; ``cancelled``: its run was, or the engine was closed;
-            ``skipped``: it did not begin, for as many were at work as may be.
+            ``skipped``: as many as may be were drawn already.
         message: what it gave, where it is ``ok``.
         attempts: every try; of one that gave no text at all the problem's kind is ``error``.
         same: whether it said what the step said; None where one of the two gave no message.
@@ -158,7 +158,7 @@ class ShadowFinished:
 
 RunEvent = RunStarted | StepStarted | TextWritten | AttemptFailed | StepSkipped | MessageEmitted | RunFinished
 """What happens in a run: what ``stream`` yields and the trace keeps."""
-Event = RunEvent | ShadowStarted | ShadowFinished | RunRefused | RecordsLost | EventsDropped
+Event = RunEvent | ShadowDrawn | ShadowFinished | RunRefused | RecordsLost | EventsDropped
 """What observers see."""
 
 __all__ = [
@@ -171,8 +171,8 @@ __all__ = [
     "RunFinished",
     "RunRefused",
     "RunStarted",
+    "ShadowDrawn",
     "ShadowFinished",
-    "ShadowStarted",
     "StepSkipped",
     "StepStarted",
     "TextWritten",

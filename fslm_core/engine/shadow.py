@@ -1,9 +1,9 @@
 """Candidates: another adapter runs beside a step, on the same prompt and schema; it is recorded and never returned.
 
-A run never waits for a candidate and never fails by one: candidates are tasks of the engine, of lower priority than
-any run, each stopped after :data:`LIMIT_SECONDS`, and bounded in number (:data:`AT_ONCE`). One for which there is no
-room does not begin, and the record says ``skipped``. What became of a candidate is told once its run has ended; where
-the run was cancelled, or the engine closed, before it was done, the record says ``cancelled``.
+A run never waits for a candidate, is never slowed and never fails by one: a candidate begins when its run has ended, as
+a task of the engine, of lower priority than any run; it is stopped after :data:`LIMIT_SECONDS`. They are bounded in
+number (:data:`AT_ONCE`): one for which there is no room is not drawn up, and the record says ``skipped``. Where the run
+was cancelled, or the engine closed, before the candidate was done, the record says ``cancelled``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from ..backends.protocol import Backend, Generation, ModelRef
 from ..errors import FslmError, shorten
-from ..events import Event, ShadowFinished, ShadowStarted
+from ..events import Event, ShadowDrawn, ShadowFinished
 from ..message import CANDIDATE, Attempt, Message, Origin, Problem, Usage, derive_seed, digest, node_id
 from ..plugins import PluginHost
 from ..prompt import Prompt
@@ -61,11 +61,11 @@ class Shadows:
 
     Args:
         tell: records an event and tells observers.
-        most: candidates at once; those of runs that have not ended count too.
+        most: candidates at once; those that wait for the end of their run count too.
         seconds: after which one is stopped.
 
     Attributes:
-        skipped: candidates that did not begin, for there were so many.
+        skipped: candidates that were left out, for there were so many.
     """
 
     def __init__(
@@ -131,7 +131,6 @@ class _Work:
     prompt: Prompt
     schema: Schema
     parents: tuple[str, ...]
-    started: float
 
 
 @dataclass
@@ -142,6 +141,7 @@ class _Made:
     attempts: list[Attempt] = field(default_factory=list)
     content: Any = None
     confidence: Mapping[str, float] | None = None
+    started: float = field(default_factory=time.time)
 
 
 class Beside:
@@ -158,28 +158,25 @@ class Beside:
         self._candidates = candidates
         self._group = group
         self._over = asyncio.Event()
-        self._at_work: set[asyncio.Task[None]] = set()
+        self._waiting: list[asyncio.Task[None]] = []
         self._skipped: list[ShadowFinished] = []
 
     def step(self, step: Step, input: BaseModel, prompt: Prompt, schema: Schema, parents: tuple[str, ...]) -> None:
-        """The step is about to be asked this: begin its candidate, if it has one and the draw falls on it."""
+        """The step is about to be asked this: so will its candidate be, if it has one and the draw falls on it."""
         candidate = self._candidates.get(step.name)
         if candidate is None or not drawn(self._run.id, self._run.seed, step.name, candidate.share):
             return
-        work = _Work(step, candidate, input, prompt, schema, parents, time.time())
+        work = _Work(step, candidate, input, prompt, schema, parents)
         if not self._shadows.has_room:
             self._shadows.skipped += 1
-            self._skipped.append(self._finished(work, "skipped"))
-            return
-        task = self._shadows.start(self._go(work))
-        self._at_work.add(task)
-        task.add_done_callback(self._at_work.discard)
+            self._skipped.append(self._finished(work, "skipped", _Made()))
+        else:
+            self._waiting.append(self._shadows.start(self._go(work)))
 
     async def over(self, *, cancelled: bool) -> None:
         """The run has ended, and that is told. Where it was cancelled nobody wants to know of its candidates either."""
-        if cancelled:
-            for task in self._at_work:
-                task.cancel()
+        for task in self._waiting if cancelled else ():
+            task.cancel()
         self._over.set()
         for event in self._skipped:
             await self._shadows.tell(event)
@@ -187,10 +184,10 @@ class Beside:
     async def _go(self, work: _Work) -> None:
         made = _Made()
         with suppress(asyncio.CancelledError):
-            await self._shadows.tell(ShadowStarted(self._run.id, work.step.name, self._node(work)))
-            await self._within_limit(work, made)
-            self._at_work.discard(_this_task())
+            await self._shadows.tell(ShadowDrawn(self._run.id, work.step.name, self._node(work)))
             await self._over.wait()
+            made.started = time.time()
+            await self._within_limit(work, made)
         await self._shadows.tell(self._compared(work, made))
 
     async def _within_limit(self, work: _Work, made: _Made) -> None:
@@ -221,6 +218,7 @@ class Beside:
                 seed=derive_seed(self._run.seed, work.step.name, 0, index),
                 priority=PRIORITY,
                 group=self._group or self._run.id,
+                input=content_id(work.input),
             )
             generation: Generation = await answer(shadows.backend, request, where)
             judged = time.perf_counter()
@@ -244,7 +242,7 @@ class Beside:
 
     def _compared(self, work: _Work, made: _Made) -> ShadowFinished:
         """What became of the candidate, beside what the step said."""
-        finished = self._finished(work, made.status, made.attempts)
+        finished = self._finished(work, made.status, made)
         if made.status != "ok":
             return finished
         message: Message[Any] = Message(
@@ -258,7 +256,7 @@ class Beside:
             confidence=made.confidence,
             origin=work.candidate.origin,
             narrowed=work.schema.tree if work.step.stage.narrow else None,
-            started=work.started,
+            started=made.started,
         )
         told = self._run.messages.get(work.step.name)
         if not isinstance(told, Message):
@@ -270,9 +268,9 @@ class Beside:
         self,
         work: _Work,
         status: Literal["ok", "failed", "cancelled", "skipped"],
-        attempts: list[Attempt] | None = None,
+        made: _Made,
     ) -> ShadowFinished:
-        tried = tuple(attempts or ())
+        tried = tuple(made.attempts)
         return ShadowFinished(
             self._run.id,
             work.step.name,
@@ -281,7 +279,7 @@ class Beside:
             work.candidate.origin,
             attempts=tried,
             parents=work.parents,
-            started=work.started,
+            started=made.started,
         )
 
     def _node(self, work: _Work, index: int = 0) -> str:
@@ -291,12 +289,6 @@ class Beside:
 def _agreement(said: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict[str, bool]:
     """Field by field, whether two messages of one model say the same."""
     return {name: dumps(value) == dumps(candidate[name]) for name, value in said.items()}
-
-
-def _this_task() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
-    assert task is not None
-    return task
 
 
 __all__ = ["AT_ONCE", "LIMIT_SECONDS", "PRIORITY", "Beside", "Candidate", "Shadows", "drawn"]

@@ -14,8 +14,8 @@ from ..events import (
     MessageEmitted,
     RunFinished,
     RunStarted,
+    ShadowDrawn,
     ShadowFinished,
-    ShadowStarted,
     StepSkipped,
 )
 from ..message import CANDIDATE, Attempt, Message, Origin, Skipped, Usage
@@ -75,7 +75,7 @@ class Encoder:
                     if event.run not in self._beside:
                         self._keepers.pop(event.run, None)
                 return statements
-            case ShadowStarted():
+            case ShadowDrawn():
                 with self._lock:
                     self._beside.setdefault(event.run, set()).add(event.node_id)
                 return []

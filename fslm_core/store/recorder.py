@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import StoreError
-from ..events import Event, RunFinished, RunStarted, ShadowFinished, ShadowStarted
+from ..events import Event, RunFinished, RunStarted, ShadowDrawn, ShadowFinished
 from .database import connect, explained, transaction
 from .encode import Encoder, Statement
 
@@ -123,7 +123,7 @@ class Recorder:
 
     def _submit(self, event: Event) -> Future[None] | None:
         finish = event if isinstance(event, RunFinished) else None
-        beside = isinstance(event, ShadowStarted | ShadowFinished)
+        beside = isinstance(event, ShadowDrawn | ShadowFinished)
         if finish is None and (damage := self._damaged.get(event.run)) is not None:
             raise _again(damage)
         waiter = _waiter() if isinstance(event, RunStarted | RunFinished) else None

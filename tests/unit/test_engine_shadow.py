@@ -25,7 +25,7 @@ from fslm_core.backends.scripted import Script, ScriptedBackend
 from fslm_core.engine import Engine, check_stack
 from fslm_core.engine.shadow import AT_ONCE, PRIORITY, drawn
 from fslm_core.errors import CheckError, RunFailed, SettingsError, StoreError
-from fslm_core.events import Event, RunFinished, ShadowFinished, ShadowStarted
+from fslm_core.events import Event, RunFinished, ShadowDrawn, ShadowFinished
 from fslm_core.explain.shadow import Share, compare
 from fslm_core.explain.show import to_json
 from fslm_core.message import CANDIDATE, derive_seed
@@ -149,7 +149,7 @@ def test_a_candidate_is_asked_what_its_step_is_asked_and_goes_last(tmp_path: Pat
         own.sampling,
         own.on_overflow,
     )
-    assert beside.seed == own.seed == derive_seed(7, "label", 0, 0)
+    assert beside.seed == own.seed == derive_seed(7, "label", 0, 0) and beside.input == own.input != ""
     assert (own.priority, beside.priority) == (0, PRIORITY) and PRIORITY > 0
     assert (own.run, beside.run) == (run.id, "")
     assert not backend.asked(f"t.reply{CANDIDATE}")
@@ -221,7 +221,7 @@ def test_what_is_told_of_a_candidate_follows_the_end_of_its_run_and_no_stream_sh
     with opened(tmp_path, Backend(), shadow=0.0) as engine:
         assert streamed == [type(event) for event in engine.stream(stack, {"text": "hello"})]
     kinds = [type(event) for event in seen]
-    assert kinds.index(ShadowStarted) < kinds.index(RunFinished) < kinds.index(ShadowFinished)
+    assert kinds.index(ShadowDrawn) < kinds.index(RunFinished) < kinds.index(ShadowFinished)
     (finished,) = (event for event in seen if isinstance(event, ShadowFinished))
     assert finished.message is not None and finished.message.content == Label(label="bad", note=None)
     assert (finished.same, finished.fields) == (False, {"label": False, "note": True})
@@ -239,6 +239,14 @@ def test_a_run_does_not_wait_for_its_candidate(tmp_path: Path) -> None:
         backend.release()
         assert engine.settle()
         assert [shadow.status for shadow in kept(engine, run.id).shadows] == ["ok"]
+
+
+def test_a_candidate_begins_when_its_run_has_ended(tmp_path: Path) -> None:
+    backend = Backend()
+    with opened(tmp_path, backend) as engine:
+        engine.run(stack, {"text": "hello"})
+        engine.settle()
+    assert [request.model.stage for request in backend.requests] == ["t.label", "t.reply", BESIDE]
 
 
 def test_closing_the_engine_stops_a_candidate_and_records_that(tmp_path: Path) -> None:
@@ -274,7 +282,6 @@ def test_a_cancelled_run_takes_its_candidates_with_it(tmp_path: Path) -> None:
     async def main() -> str:
         async with Engine([long], settings=settings, host=host, backend=backend, content="full") as engine:
             going = asyncio.ensure_future(engine.arun(long, {"text": "hello"}))
-            await asyncio.to_thread(backend.at_gate.acquire)
             await asyncio.to_thread(reached.wait)
             going.cancel()
             with pytest.raises(asyncio.CancelledError):
