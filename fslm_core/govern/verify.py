@@ -199,7 +199,9 @@ def _size(path: Path) -> int:
 def _adapters(findings: _Findings, host: PluginHost | None) -> None:
     """Compare adapters; ``host`` is None where its stages must not be asked for, for that would import plugins."""
     folders = {path.parent for path in findings.installed.files().values() if path.name == adapters.WEIGHTS}
-    stages = [] if host is None else [s for info in findings.infos for s in host.offers(info).stages]
+    names = {(info.name, info.distribution) for info in findings.infos}
+    infos = [] if host is None else [info for info in host.plugins if (info.name, info.distribution) in names]
+    stages = [] if host is None else [stage for info in infos for stage in host.offers(info).stages]
     used: dict[Path, list[tuple[Stage[Any, Any], SLM]]] = {folder: [] for folder in sorted(folders)}
     for stage, slm in _models(stages):
         assert slm.adapter is not None
@@ -208,7 +210,7 @@ def _adapters(findings: _Findings, host: PluginHost | None) -> None:
         findings.notes.append(
             "its stages were not compared with their adapters: nothing is imported while files differ"
         )
-    elif any(info.state != "loaded" for info in findings.infos) and folders:
+    elif any(info.state != "loaded" for info in infos) and folders:
         findings.notes.append("its stages were not compared with their adapters, for it is not loaded")
     for folder, users in used.items():
         _adapter(folder, users, findings)

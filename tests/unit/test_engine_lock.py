@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import shutil
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from fslm_core import Engine, Stack, Stage, tool
-from fslm_core.backends.protocol import Backend
+from fslm_core import SLM, Engine, Stack, Stage, tool
+from fslm_core.backends.protocol import Backend, Capabilities
 from fslm_core.backends.scripted import ScriptedBackend
 from fslm_core.engine.here import drift, look
 from fslm_core.engine.lock import (
@@ -31,6 +33,8 @@ from fslm_core.errors import LockError, UnknownNameError
 from fslm_core.hooks import hookimpl
 from fslm_core.plugins import PluginHost
 from fslm_core.settings import Settings, load
+
+from ..wheels import PROMPT, adapter_files
 
 PLUGIN = LockedPlugin(version="1.0", names=("shop",), source="index", files="f" * 64)
 STAGE = LockedStage(
@@ -331,3 +335,67 @@ def test_settings_that_change_nothing_that_is_written_are_not_locked(tmp_path: P
         "stages.a.say.variant": "v",
         "stages.a.say.allow_untrained": True,
     }
+
+
+# -- adapters and base models ------------------------------------------------------------------------------------------
+
+
+class Short(BaseModel):
+    text: str = Field(max_length=50)
+
+
+class Label(BaseModel):
+    label: Literal["good", "bad"]
+
+
+class Labels:
+    """One stack of one stage with an adapter."""
+
+    def __init__(self, adapter: Path) -> None:
+        model = SLM("smollm2-135m", adapter=adapter)
+        self.stage = Stage("a.label", input=Short, output=Label, prompt=PROMPT, model=model)
+
+    @hookimpl
+    def fslm_stages(self) -> list[Stage[Any, Any]]:
+        return [self.stage]
+
+
+class Weights(ScriptedBackend):
+    """A backend that would read weights."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities()
+
+
+def adapter(folder: Path, last: bytes = b"\0") -> tuple[Path, str]:
+    """Write an adapter; return its folder and the hash of its weights."""
+    folder.mkdir()
+    for name, data in adapter_files("a.label", input_schema="i", output_schema="o", sha256=None).items():
+        (folder / name).write_bytes(data)
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + last)
+    return folder, hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+def test_an_adapter_of_the_settings_is_locked_by_its_hash_wherever_it_lies(tmp_path: Path) -> None:
+    (own, own_hash), (other, other_hash) = adapter(tmp_path / "own"), adapter(tmp_path / "other", b"\1")
+
+    def here(override: Path | None = None) -> Lock:
+        chosen = load(files=(), stages={"a.label": {"adapter": str(override)}} if override else {})
+        return look(PluginHost(chosen, plugins={"a": Labels(own)}, installed=False), chosen, Weights())
+
+    plain, replaced = here(), here(other)
+    assert (plain.stages["a.label"].adapter, plain.settings) == (own_hash, {})
+    assert replaced.stages["a.label"].adapter == other_hash
+    assert replaced.settings == {"stages.a.label.adapter": other_hash}
+    assert plain.stages["a.label"].fingerprint != replaced.stages["a.label"].fingerprint
+    assert list(plain.checkpoints) == ["smollm2-135m"] and str(other) not in text_of(replaced)
+    elsewhere = other.rename(tmp_path / "elsewhere")
+    assert differences(replaced, here(elsewhere)) == []
+    shutil.rmtree(elsewhere)
+    adapter(elsewhere, b"\2")
+    assert [d.what for d in differences(replaced, here(elsewhere))] == [
+        "setting stages.a.label.adapter",
+        "stage a.label, adapter",
+    ]

@@ -44,12 +44,12 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def install_lab(site: Path, **record: object) -> None:
+def install_lab(site: Path, *, code: str = LABELS.format(name="lab"), **record: object) -> None:
     """Install ``fslm-lab``, a plugin with an adapter."""
     adapter = adapter_files("lab.label", **{**SCHEMAS, **record})  # type: ignore[arg-type]
     files: dict[str, str | bytes] = {f"fslm_lab/adapter/{name}": data for name, data in adapter.items()}
-    code = {"fslm_lab/__init__.py": LABELS.format(name="lab"), "fslm_lab/prompt.jinja": PROMPT}
-    unpack(make_wheel(site.parent / "w", "fslm-lab", "1.0", {**code, **files}, points={"lab": "fslm_lab"}), site)
+    files |= {"fslm_lab/__init__.py": code, "fslm_lab/prompt.jinja": PROMPT}
+    unpack(make_wheel(site.parent / "w", "fslm-lab", "1.0", files, points={"lab": "fslm_lab"}), site)
 
 
 def found(name: str) -> Verification:
@@ -213,6 +213,13 @@ def test_a_plugin_that_is_not_loaded_is_verified_without_being_imported(
     assert (one.ok, one.adapters) == (True, 1)
     assert one.notes == ("its stages were not compared with their adapters, for it is not loaded",)
     assert "fslm_lab" not in sys.modules
+
+
+def test_a_plugin_that_cannot_be_imported_is_verified_all_the_same(site: Path) -> None:
+    install_lab(site, code="raise RuntimeError('no luck')\n")
+    one = found("lab")
+    assert (one.ok, one.adapters) == (True, 1)
+    assert one.notes == ("its stages were not compared with their adapters, for it is not loaded",)
 
 
 def test_several_plugins_and_names_that_are_not_there(site: Path, tmp_path: Path) -> None:
