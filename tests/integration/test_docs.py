@@ -1,7 +1,7 @@
 """The documentation's examples are run, so that they cannot rot.
 
 In a page, blocks marked ``python`` run in order, in one namespace, and print what a block of ``text`` right below them
-says; blocks with a ``title`` are written to that file first, below an empty folder in which the page runs; blocks marked
+says; blocks with a ``title`` are written to that file first, below an empty folder in which the page runs; those marked
 ``py``, and those with relative imports, are only compiled. A project's tests run on its wheel. A block of ``console``
 shows commands: what the documentation says ``fslm`` prints on standard output is what it prints.
 """
