@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..checkpoints import find
 from ..data import Reading, parse_mapping
 from ..errors import UsageError
 from ..scaffold import (
@@ -158,6 +159,7 @@ def _about(base: str, author: str | None, licence: str) -> About:
 def _new(
     session: Session, what: What, names: Names, out: Path | None, table: _Table, about: About, as_json: bool
 ) -> None:
+    find(about.base, session.host.checkpoints)
     drafted = table.drafted()
     made = write_project(plan_of(what, names.name, drafted), names, out or Path(names.distribution), about)
     warnings = _warnings(session, names, drafted)

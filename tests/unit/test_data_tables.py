@@ -363,3 +363,9 @@ def test_columns_that_do_not_suffice_are_refused(
     with pytest.raises(DataError) as caught:
         rows(file(f"{header}\n{','.join('x' * len(header.split(',')))}\n"), mapping)
     assert what in caught.value.what and caught.value.hint and caught.value.where
+
+
+def test_a_name_that_only_later_lines_have_is_a_column(file: Callable[..., Path]) -> None:
+    path = file('{"text": "a", "topic": "ORDER"}\n{"text": "b", "topic": "REFUND", "number": 7}\n', "t.jsonl")
+    assert open_table(path).columns == ("text", "topic", "number")
+    assert [row.input["number"] for row in read_rows(path, NOTE)] == [None, 7]

@@ -117,6 +117,7 @@ def test_rows_that_cannot_be_read_are_warned_of(fslm: Fslm, rows: Path) -> None:
         (["stage", "reviews", "--from-data", "reviews.csv", "--map", "Mood"], "this is no mapping"),
         (["stage", "reviews", "--licence", "mine"], "SPDX knows no such licence"),
         (["stage", "reviews", "--author", "<a>"], "this is no author"),
+        (["stage", "reviews", "--base", "smollm2-135"], "smollm2-135m"),
         (["stack", "reviews", "--from-data", "reviews.csv", "--output", "Mood"], "two columns of output"),
         (["tool", "reviews", "--from-data", "reviews.csv", "--output", "Thing"], "a label to choose"),
         (["stage", "reviews", "--dir", "."], "something is there already"),
