@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ..errors import FslmError
+from ..errors import FslmError, UsageError
 
 
 class ContractBroken(AssertionError):
@@ -28,7 +28,7 @@ class ContractBroken(AssertionError):
         expected: object = None,
         hint: str | None = None,
     ) -> None:
-        super().__init__(str(FslmError(what, where=where, found=found, expected=expected, hint=hint)))
+        super().__init__(str(UsageError(what, where=where, found=found, expected=expected, hint=hint)))
 
 
 def shown(path: Path) -> str:
