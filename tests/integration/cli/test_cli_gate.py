@@ -277,6 +277,22 @@ def test_a_candidate_that_differs_or_fails_is_shown_as_that(fslm: Fslm, environm
     assert unknown.code == 2 and "did you mean 'demo.label'?" in unknown.err
 
 
+def test_a_batch_is_written_as_without_its_candidates_and_waits_for_the_last_of_them(
+    fslm: Fslm, environment: Path
+) -> None:
+    written(environment / "in.jsonl", [{"text": f"{'good' if n % 3 else 'poor'} {n}"} for n in range(30)])
+    assert fslm("batch", "demo.label", "in.jsonl", "--out", "alone.jsonl").code == 0
+    (environment / "fslm.toml").write_text(CONFIGURED, "utf-8")
+    assert fslm("batch", "demo.label", "in.jsonl", "--out", "beside.jsonl").code == 0
+    alone, beside = (
+        [json.loads(line)["output"] for line in (environment / name).read_text("utf-8").splitlines()]
+        for name in ("alone.jsonl", "beside.jsonl")
+    )
+    (one,) = fslm("trace", "shadow", "demo.label", "--json").data["candidates"]
+    assert alone == beside and len(beside) == 30
+    assert (one["began"], one["cancelled"], one["same"]["hits"], one["same"]["rows"]) == (30, 0, 30, 30)
+
+
 def test_shadow_without_a_candidate_is_refused_by_its_key(fslm: Fslm, environment: Path) -> None:
     (environment / "fslm.toml").write_text('[stages."demo.label"]\nshadow = 0.1\n', "utf-8")
     result = fslm("run", "demo.label", "good")
