@@ -63,6 +63,7 @@ def demo(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator
     site = pytester.path / "site"
     install(site, {"tests/test_contracts.py": None})
     monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     yield pytester
     for name in [name for name in sys.modules if name.partition(".")[0] == "fslm_demo"]:
         del sys.modules[name]
@@ -73,7 +74,7 @@ def run(demo: pytest.Pytester, files: dict[str, str], *options: str) -> pytest.R
         path = demo.path / "tests/cases" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    return demo.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:xdist", *options)
+    return demo.runpytest_inprocess("-p", "no:cacheprovider", *options)
 
 
 def test_every_case_is_a_test_with_its_name(demo: pytest.Pytester) -> None:

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import strategies as st
+
+from fslm_core.testing import installed, texts, wheel
+from fslm_core.testing.broken import ContractBroken
 
 from .testing_demo import CONTRACTS, METADATA, PLUGIN, PROMPT, install, record
 
@@ -36,6 +40,7 @@ def attempt(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Itera
     """Install the demo with changes and run its tests in this process."""
     site = pytester.path / "site"
     monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("FSLM_CACHE_DIR", str(pytester.path / "models"))  # without a tokenizer to load in every check
 
@@ -47,7 +52,7 @@ def attempt(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Itera
         chosen = options or ("--fslm-update",)
         kept = () if light else ("-k", f"not {LIGHT}")
         marks = ("-m", "not fslm_weights")
-        result = pytester.runpytest_inprocess("-rf", "-p", "no:cacheprovider", "-p", "no:xdist", *kept, *marks, *chosen)
+        result = pytester.runpytest_inprocess("-rf", "-p", "no:cacheprovider", *kept, *marks, *chosen)
         failed = {line.split(" - ")[0].split("::", 1)[1] for line in result.outlines if line.startswith("FAILED ")}
         return Ran(frozenset(failed), result.parseoutcomes().get("passed", 0), result.stdout.str())
 
@@ -258,6 +263,11 @@ WAYS = {
         set(),
         "has a model: inherit StageContract",
     ),
+    "a fixture that returns something else": Broken(
+        {"tests/test_contracts.py": CONTRACTS.replace("return fslm_demo.demo", "return fslm_demo.opinion")},
+        set(),
+        "the fixture returned Stage, and a Stack was expected",
+    ),
 }
 
 
@@ -311,9 +321,27 @@ def test_a_wheel_is_built_for_an_editable_install(attempt: Try, pytester: pytest
     ran = attempt({f"{INFO}/direct_url.json": direct})
     assert ran.failed == frozenset()
     (site / ".gitignore").write_text("*.safetensors\n", encoding="utf-8")
-    from fslm_core.testing import wheel
-
     wheel._built.cache_clear()
     ran = attempt(None, "-q", again=True)
     assert ran.failed == each("Opinion", test="its_files_are_in_the_wheel")
     assert "the wheel built from site without fslm_demo/adapter/adapter_model.safetensors" in ran.text
+
+
+@pytest.mark.parametrize(
+    ("find", "says"),
+    [
+        (lambda: installed.named("fslm-nowhere"), "fslm-nowhere: the distribution is not installed"),
+        (lambda: installed.named("pytest"), "pytest: the distribution has no entry point in group 'fslm'"),
+        (lambda: installed.for_module("fslm_nowhere"), "fslm_nowhere: no entry point names this plugin"),
+    ],
+    ids=["not installed", "no plugin", "no entry point"],
+)
+def test_what_is_no_plugin_is_told(find: Callable[[], object], says: str) -> None:
+    with pytest.raises(ContractBroken) as caught:
+        find()
+    assert str(caught.value).startswith(says) and "python -m pip install -e ." in str(caught.value)
+
+
+def test_validators_that_refuse_nearly_everything_are_told() -> None:
+    with pytest.raises(ContractBroken, match=r"too few values can be made up(.|\n)*inputs = st\.builds"):
+        texts.for_every(st.integers(0, 10**9).filter(lambda n: n % 10**6 == 7), lambda n: None, 20)

@@ -23,6 +23,7 @@ def demo(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator
     site = pytester.path / "site"
     install(site, {"tests/test_contracts.py": None})
     monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     yield pytester
     for name in [name for name in sys.modules if name.partition(".")[0] == "fslm_demo"]:
         del sys.modules[name]
@@ -30,7 +31,7 @@ def demo(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 def run(demo: pytest.Pytester, test: str, *options: str) -> pytest.RunResult:
     (demo.path / "tests/test_it.py").write_text(test, encoding="utf-8")
-    return demo.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:xdist", *options)
+    return demo.runpytest_inprocess("-p", "no:cacheprovider", *options)
 
 
 def test_settings_are_clean_and_the_cache_is_shared(
@@ -173,6 +174,6 @@ def test_importing_the_kit_without_the_extra_raises_and_with_it_loads_no_torch()
 
 def test_the_plugin_is_asked_for_and_not_loaded_by_itself(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it(fslm_settings): pass")
-    pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:xdist").assert_outcomes(errors=1)
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(errors=1)
     pytester.makeconftest(CONFTEST)
-    pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:xdist").assert_outcomes(passed=1)
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)

@@ -104,6 +104,7 @@ def test_every_value_fits_the_schema_and_the_model(model: type[BaseModel]) -> No
 
 @pytest.mark.parametrize("model", [Tree, Loose])
 def test_an_input_model_may_be_loose(model: type[BaseModel]) -> None:
+    @settings(max_examples=25)
     @given(instances(model))
     def fits(made: BaseModel) -> None:
         assert type(made).model_validate(made.model_dump()) == made
@@ -147,6 +148,7 @@ def test_what_validators_refuse_does_not_occur_and_both_of_what_they_allow_do() 
     assert find(data_for(Both), lambda d: (d["kind"] is None) != (d["value"] is None)) == {"kind": None, "value": ""}
 
 
+@settings(max_examples=25)
 @given(st.data())
 def test_optional_fields_are_there_and_are_not(data: st.DataObject) -> None:
     made = data.draw(data_for(Loose))
