@@ -72,6 +72,7 @@ def gate(
     are labelled, and that is no chance (exact McNemar test), or if more rows changed than --max-changed allows.
     """
     import tempfile
+    from concurrent.futures import ThreadPoolExecutor
 
     from ..govern.gate import compare
     from ..govern.questions import of_file, of_trace
@@ -94,7 +95,12 @@ def gate(
     with tempfile.TemporaryDirectory(prefix="fslm-gate-") as folder:
         old = variables(Path(folder, "old.db"), other=True, locked=settings.locked, settings=baseline_config)
         new = variables(Path(folder, "new.db"), other=False, locked=settings.locked)
-        sides = look("baseline", baseline, found.name, old), look("current", sys.executable, found.name, new)
+        with ThreadPoolExecutor() as both:
+            looks = [
+                both.submit(look, "baseline", baseline, found.name, old),
+                both.submit(look, "current", sys.executable, found.name, new),
+            ]
+        sides = looks[0].result(), looks[1].result()
         before, after = (_answers(side, found.name, rows, concurrency, seed, timeout) for side in sides)
     quotes = content_of(settings) == "full" or not marks_of(found)
     report = compare(found.name, *sides, rows, before.rows, after.rows, quotes=quotes)
