@@ -84,7 +84,14 @@ def answers_of(plan: Plan, names: Names, about: About) -> dict[str, Any]:
         **_examples(plan),
         **_rows(plan, names),
         **_classifier(plan),
+        **_pace(plan),
     }
+
+
+def _pace(plan: Plan) -> dict[str, int]:
+    """How long and in which batches to train: few rows are seen more often, and a few at a time."""
+    rows = plan.draft.rows if plan.draft else 1000
+    return {"epochs": 6 if rows < 200 else 3, "batch_rows": 4 if rows < 200 else 8 if rows < 1000 else 16}
 
 
 def core_range() -> str:
