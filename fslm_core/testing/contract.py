@@ -20,6 +20,7 @@ from typing import Any, ClassVar, TypeVar
 import pytest
 from hypothesis.strategies import SearchStrategy
 
+from ..plugins import PluginHost
 from ..stack import Stack
 from ..stage import Stage
 from . import golden, installed, models, snapshots, texts, wheel
@@ -28,6 +29,7 @@ from .cases import read_cases
 from .clean import clean_settings
 from .engine import alone
 from .installed import Installed
+from .owners import host_for, names_of
 from .strategies import instances
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -148,13 +150,11 @@ class _Named(_Contract):
                 hint="raise the plugin's version, tell its users, train again where the output changed",
             )
 
-    def test_the_check_is_clean(
-        self, fslm_subject: Stage[Any, Any] | Stack[Any, Any], fslm_installed: Installed
-    ) -> None:
+    def test_the_check_is_clean(self, fslm_subject: Stage[Any, Any] | Stack[Any, Any]) -> None:
         """``fslm check`` finds no error, and no warning but those in ``warnings``."""
         with told():
             stack = fslm_subject if isinstance(fslm_subject, Stack) else alone(fslm_subject)
-            models.check_clean(stack, fslm_installed.host, self.warnings)
+            models.check_clean(stack, _host(stack), self.warnings)
 
 
 class StackContract(_Named):
@@ -244,20 +244,20 @@ class StageContract(_AnyStage):
         with told():
             wheel.check_shipped(fslm_subject, fslm_installed)
 
-    def test_its_base_is_known(self, fslm_subject: Stage[Any, Any], fslm_installed: Installed) -> None:
+    def test_its_base_is_known(self, fslm_subject: Stage[Any, Any]) -> None:
         """To fslm, to the plugin, or as a pinned name of the Hub."""
         with told():
-            models.check_bases(fslm_subject, fslm_installed.host)
+            models.check_bases(fslm_subject, _host(fslm_subject))
 
-    def test_its_adapters_are_whole(self, fslm_subject: Stage[Any, Any], fslm_installed: Installed) -> None:
+    def test_its_adapters_are_whole(self, fslm_subject: Stage[Any, Any]) -> None:
         """And have the hash that is promised."""
         with told():
-            models.check_adapters(fslm_subject, fslm_installed.host)
+            models.check_adapters(fslm_subject, _host(fslm_subject))
 
-    def test_its_adapters_were_made_for_it(self, fslm_subject: Stage[Any, Any], fslm_installed: Installed) -> None:
+    def test_its_adapters_were_made_for_it(self, fslm_subject: Stage[Any, Any]) -> None:
         """For its base, its template and its schemas, as ``fslm.json`` says."""
         with told():
-            models.check_records(fslm_subject, fslm_installed.host, self.warnings)
+            models.check_records(fslm_subject, _host(fslm_subject), self.warnings)
 
     def test_its_template_renders_for_every_input(self, fslm_subject: Stage[Any, Any]) -> None:
         """That its input model allows."""
@@ -281,7 +281,6 @@ class StageContract(_AnyStage):
     def test_training_and_serving_see_the_same_tokens(
         self,
         fslm_subject: Stage[Any, Any],
-        fslm_installed: Installed,
         fslm_kept: snapshots.Kept,
         request: pytest.FixtureRequest,
         tmp_path: Path,
@@ -290,7 +289,7 @@ class StageContract(_AnyStage):
         folder = request.path.parent
         with told():
             examples = self.examples if self.examples is not None else list(_from_cases(folder, fslm_subject.name))
-            text = golden.golden_text(fslm_subject, examples, fslm_installed.host, clean_settings(tmp_path))
+            text = golden.golden_text(fslm_subject, examples, _host(fslm_subject), clean_settings(tmp_path))
             fslm_kept.check(
                 golden.golden_path(folder, fslm_subject),
                 text,
@@ -307,6 +306,11 @@ def _once(request: pytest.FixtureRequest, thing: object, find: Callable[[], Inst
             found = find()
             known[thing] = known.setdefault(found.name, found)
     return known[thing]
+
+
+def _host(thing: Stage[Any, Any] | Stack[Any, Any]) -> PluginHost:
+    """The plugins that have a part in it: its own, and those of the stages and checkpoints it uses."""
+    return host_for(names_of(thing), clean_settings(Path("data")))
 
 
 def _refuse_other(thing: object, kind: type, expected: str) -> None:

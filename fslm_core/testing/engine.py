@@ -23,7 +23,7 @@ from ..stage import Stage
 from ..store import StoredRun, TraceStore
 from .clean import clean_settings
 from .outcome import Outcome
-from .owners import host_for, names_of
+from .owners import host_to_run
 from .recording import Recording
 from .replies import Reply, script
 
@@ -76,7 +76,7 @@ class KitEngine(Engine):
         folder = Path(tempfile.mkdtemp(prefix="fslm-testing-"))
         self._tidy = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         chosen = settings or clean_settings(folder)
-        found = host or host_for([name for thing in stacks for name in names_of(thing)], chosen)
+        found = host or host_to_run([*stacks, *([backend] if isinstance(backend, str) else [])], chosen)
         self._alone: dict[Stage[Any, Any], Stack[Any, Any]] = {}
         self._told: dict[str, list[Event]] = {}
         self._news = threading.Condition()

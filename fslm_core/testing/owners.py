@@ -33,10 +33,13 @@ def points() -> list[EntryPoint]:
 
 
 def names_of(thing: Stack[Any, Any] | Stage[Any, Any] | str) -> list[str]:
-    """The names that decide which plugins have a part in it: its own, and those of a stack's stages."""
+    """The names that decide which plugins have a part in it: its own, those of its stages, and of their bases."""
     if isinstance(thing, str):
         return [thing]
-    return [thing.name, *(stage.name for stage in thing.stages)] if isinstance(thing, Stack) else [thing.name]
+    if isinstance(thing, Stack):
+        return [thing.name, *(name for stage in thing.stages for name in names_of(stage))]
+    models = [model for model in (thing.model, *thing.variants.values()) if model is not None]
+    return [thing.name, *(model.base for model in models)]
 
 
 def host_for(names: Iterable[str], settings: Settings) -> PluginHost:
@@ -44,6 +47,22 @@ def host_for(names: Iterable[str], settings: Settings) -> PluginHost:
     wanted = list(names)
     owners = {point.name for point in points() if any(owns(point.name, name) for name in wanted)}
     return PluginHost(settings.model_copy(update={"plugins": tuple(sorted(owners))}), installed=bool(owners))
+
+
+def host_to_run(things: Iterable[Stack[Any, Any] | Stage[Any, Any] | str], settings: Settings) -> PluginHost:
+    """A host of the installed plugins that have a part in these, and of nothing else.
+
+    Args:
+        things: stacks and stages, or the names of installed ones, whose stages may be of other plugins.
+    """
+    wanted = list(things)
+    names = [name for thing in wanted for name in names_of(thing)]
+    host = host_for(names, settings)
+    offered: dict[str, Any] = {**host.stages, **host.stacks}
+    more = [
+        name for thing in wanted if isinstance(thing, str) and thing in offered for name in names_of(offered[thing])
+    ]
+    return host_for([*names, *more], settings) if more else host
 
 
 def host_of(things: Iterable[object], named: dict[str, object], settings: Settings) -> PluginHost:
@@ -89,4 +108,4 @@ def _installed(name: str) -> set[str]:
     return found
 
 
-__all__ = ["host_for", "host_of", "names_of", "owns", "points"]
+__all__ = ["host_for", "host_of", "host_to_run", "names_of", "owns", "points"]

@@ -27,7 +27,7 @@ from .broken import ContractBroken, shown
 from .cases import Case, read_cases, run_case
 from .clean import clean_settings, machine
 from .engine import KitEngine, Runnable
-from .owners import host_for, host_of
+from .owners import host_of, host_to_run
 from .recording import Recording, recorder
 from .replies import Reply, script
 from .snapshots import Kept
@@ -207,8 +207,8 @@ class CaseItem(pytest.Item):
         self.case = case
 
     def runtest(self) -> None:
-        """Run it with the installed plugins that own its stage or stack."""
-        run_case(self.case, _host_of_case(self.case))
+        """Run it with the installed plugins that have a part in its stage or stack."""
+        run_case(self.case, host_to_run([self.case.target], clean_settings(Path("data"))))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Show what came of the case, without a traceback."""
@@ -219,16 +219,6 @@ class CaseItem(pytest.Item):
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """The file, and the case's name."""
         return self.path, None, f"case: {self.name}"
-
-
-def _host_of_case(case: Case) -> PluginHost:
-    """The plugins that own its target and, for a stack, the stages in it, which may be of others."""
-    settings = clean_settings(Path("data"))
-    host = host_for([case.target], settings)
-    if case.kind == "stack" and case.target in host.stacks:
-        stack = host.stacks[case.target]
-        return host_for([stack.name, *(stage.name for stage in stack.stages)], settings)
-    return host
 
 
 __all__ = ["CaseFile", "CaseItem"]

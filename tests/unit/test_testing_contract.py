@@ -47,7 +47,7 @@ def attempt(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Itera
     def run(changes: Changes | None = None, *options: str, again: bool = False, light: bool = False) -> Ran:
         if not again:
             install(site, changes)
-        for name in [name for name in sys.modules if name.partition(".")[0] == "fslm_demo"]:
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("fslm_demo", "fslm_other")]:
             del sys.modules[name]
         chosen = options or ("--fslm-update",)
         kept = () if light else ("-k", f"not {LIGHT}")
@@ -57,7 +57,7 @@ def attempt(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Itera
         return Ran(frozenset(failed), result.parseoutcomes().get("passed", 0), result.stdout.str())
 
     yield run
-    for name in [name for name in sys.modules if name.partition(".")[0] == "fslm_demo"]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("fslm_demo", "fslm_other")]:
         del sys.modules[name]
 
 
@@ -306,6 +306,75 @@ def test_warnings_that_are_meant_may_stay(attempt: Try) -> None:
         ),
     }
     assert attempt(untuned).failed == frozenset()
+
+
+def test_a_stack_may_hold_a_stage_of_another_plugin(attempt: Try) -> None:
+    other = """
+from typing import Literal
+from pydantic import BaseModel
+from fslm_core import hookimpl, tool
+
+class Said(BaseModel):
+    sentiment: Literal["good", "bad"]
+
+class Reply(BaseModel):
+    reply: str
+
+@tool("other.reply", version="1")
+def loud(message: Said) -> Reply:
+    return Reply(reply=message.sentiment.upper())
+
+@hookimpl
+def fslm_stages():
+    return [loud]
+"""
+    changes = {
+        **plugin(
+            ("here = files", "from fslm_other import loud\n\nhere = files"),
+            ("[opinion, reply], desc", "[opinion, loud], desc"),
+        ),
+        "fslm_other.py": other,
+        "fslm_other-1.0.dist-info/METADATA": METADATA.replace("demo", "other"),
+        "fslm_other-1.0.dist-info/entry_points.txt": "[fslm]\nother = fslm_other\n",
+        "tests/test_name.py": """
+from fslm_core.testing import run_stack
+
+def test_by_name():
+    said = {"opinion": {"sentiment": "bad", "stars": 1}}
+    assert run_stack("demo", {"text": "x"}, replies=said).output.reply == "BAD"
+""",
+        "tests/cases/demo.yml": """
+stack: demo
+cases:
+  - name: loud
+    input: {text: x}
+    reply: {opinion: {sentiment: bad, stars: 1}}
+    expect: {message: {sentiment: bad, reply: BAD}}
+""",
+    }
+    ran = attempt(changes)
+    assert (ran.failed, ran.passed) == (frozenset(), 35), ran.text
+
+
+def test_a_base_may_be_another_plugin_s(attempt: Try) -> None:
+    other = """
+from pathlib import Path
+from fslm_core import Checkpoint, Folder, hookimpl
+
+@hookimpl
+def fslm_checkpoints():
+    return [Checkpoint("other.base", Folder(Path("nowhere")))]
+"""
+    changes = {
+        **plugin(('"smollm2-135m", adapter=here / "adapter"', '"other.base"')),
+        "fslm_other.py": other,
+        "fslm_other-1.0.dist-info/METADATA": METADATA.replace("demo", "other"),
+        "fslm_other-1.0.dist-info/entry_points.txt": "[fslm]\nother = fslm_other\n",
+        "tests/test_contracts.py": CONTRACTS.replace(
+            "    @pytest.fixture", "    warnings = ('untuned',)\n\n    @pytest.fixture"
+        ),
+    }
+    assert attempt(changes).failed == frozenset()
 
 
 def test_a_wheel_is_built_for_an_editable_install(attempt: Try, pytester: pytest.Pytester, tmp_path: Path) -> None:
