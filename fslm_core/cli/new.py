@@ -30,7 +30,9 @@ from ..scaffold import (
 from . import screen
 from .session import Session, session_of
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Write a new plugin: a stage, a stack or a tool.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Write a new plugin, with its tests: a stage, a stack or a tool."
+)
 
 _NAME = typer.Argument(metavar="NAME", help="A lower-case word; pip will call the plugin fslm-NAME.")
 _DIR = typer.Option("--dir", metavar="DIR", help="The folder to write; fslm-NAME if not given.")

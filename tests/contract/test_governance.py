@@ -96,9 +96,10 @@ def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 @pytest.mark.parametrize(("path", "command"), [pytest.param(p, c, id=" ".join(p)) for p, c in verbs(whole())])
 def test_a_verb_is_documented_and_tested(path: tuple[str, ...], command: Any) -> None:
     name = " ".join(("fslm", *path))
-    usage = " ".join(command.collect_usage_pieces(command.context_class(command, info_name=name)))
-    assert f"`{name}`\n" in page("cli.md")
-    assert f"\n{name} {usage}\n" in page("cli.md")
+    section = re.search(rf"^##+ `{name}`\n(.*?)(?=^##+ |\Z)", page("cli.md"), re.M | re.S)
+    assert section is not None
+    options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+    assert not [option for option in options - {"--help"} if option not in section[1]]
     starts = {words[at : at + len(path)] for words in called() for at in range(len(words))}
     assert path in starts
 

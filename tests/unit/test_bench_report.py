@@ -15,7 +15,7 @@ from rich.console import Console
 from fslm_core import Stack
 from fslm_core.stage import tool
 
-from ..bench import agree, comparing, engines, isolation, limit, measure, report, workloads
+from ..bench import agree, engines, entrants, isolation, limit, measure, report, workloads
 from ..bench.agree import by_place, differences, holds
 from ..bench.engines import OURS, EngineSpec
 from ..bench.entrants import Entrant, Found, Plan, Quality, agreement, record
@@ -152,7 +152,7 @@ def test_near_ties_are_forgiven_and_nothing_else(
     assert holds(found, exact=False) is score_holds
 
 
-@pytest.mark.parametrize("module", [agree, comparing, engines, isolation, limit, measure, report, workloads])
+@pytest.mark.parametrize("module", [agree, engines, entrants, isolation, limit, measure, report, workloads])
 def test_the_examples_in_the_text_hold(module: ModuleType) -> None:
     found = doctest.testmod(module)
     assert found.attempted

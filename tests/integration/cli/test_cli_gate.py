@@ -334,6 +334,7 @@ def fslm_backends():
 """
 
 
+@pytest.mark.torch  # where fslm-support is
 def test_the_commands_of_the_page_on_upgrading_work(
     environment: Path, installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
