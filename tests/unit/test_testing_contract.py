@@ -40,6 +40,7 @@ def attempt(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Itera
     """Install the demo with changes and run its tests in this process."""
     site = pytester.path / "site"
     monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a file changed within a second looks the same to it
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("FSLM_CACHE_DIR", str(pytester.path / "models"))  # without a tokenizer to load in every check

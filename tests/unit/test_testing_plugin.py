@@ -23,6 +23,7 @@ def demo(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator
     site = pytester.path / "site"
     install(site, {"tests/test_contracts.py": None})
     monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a file changed within a second looks the same to it
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     yield pytester
     for name in [name for name in sys.modules if name.partition(".")[0] == "fslm_demo"]:
