@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from importlib.util import find_spec
-
-from ..errors import MissingExtraError
+from .. import extras
 
 PACKAGES = ("hypothesis", "pytest", "yaml")
 
@@ -16,13 +13,7 @@ def require(packages: tuple[str, ...] = PACKAGES) -> None:
     Raises:
         MissingExtraError: one or more are not installed.
     """
-    if missing := [name for name in packages if find_spec(name) is None]:
-        raise MissingExtraError(
-            "the testing kit needs packages that are not installed",
-            where=sys.executable,
-            found="without " + ", ".join(missing),
-            hint="run `python -m pip install 'fslm-core[testing]'` with this Python",
-        )
+    extras.require(packages, extra="testing", what="the testing kit")
 
 
 __all__ = ["PACKAGES", "require"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import MissingExtraError, TrainError
+from .. import extras
+from ..errors import TrainError
 from ..plugins import PluginHost
 from ..settings import Settings, default
 from .progress import Progress, Working, silent
@@ -119,13 +118,7 @@ def run_recipe(
 def _require_extra() -> None:
     from ..backends.torch.extra import PACKAGES
 
-    if missing := [name for name in (*PACKAGES, *_MORE_PACKAGES) if find_spec(name) is None]:
-        raise MissingExtraError(
-            "training needs packages that are not installed",
-            where=sys.executable,
-            found="without " + ", ".join(missing),
-            hint="run `python -m pip install 'fslm-core[train]'` with this Python",
-        )
+    extras.require((*PACKAGES, *_MORE_PACKAGES), extra="train", what="training")
 
 
 @contextmanager

@@ -489,7 +489,7 @@ def test_without_the_extra_the_first_model_says_what_to_install(
 
     folder = tiny_model()
     extra.require.cache_clear()
-    monkeypatch.setattr(extra, "find_spec", lambda name: None if name == "peft" else object())
+    monkeypatch.setattr("fslm_core.extras.find_spec", lambda name: None if name == "peft" else object())
     for work in (lambda b: b.warm([ModelRef("tiny", folder)]), lambda b: whole(b, ask(folder))):
         with pytest.raises(MissingExtraError, match="not installed") as caught:
             run(work)

@@ -149,7 +149,7 @@ def test_a_test_of_weights_without_torch_says_what_to_install(
 ) -> None:
     from fslm_core.backends.torch import extra as torch_extra
 
-    monkeypatch.setattr(torch_extra, "find_spec", lambda name: None)
+    monkeypatch.setattr("fslm_core.extras.find_spec", lambda name: None)
     torch_extra.require.cache_clear()
     test = "import pytest\n@pytest.mark.fslm_weights\ndef test_weights(): pass\n"
     result = run(demo, test)
@@ -159,7 +159,7 @@ def test_a_test_of_weights_without_torch_says_what_to_install(
 
 
 def test_without_the_extra_the_kit_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extra, "find_spec", lambda name: None if name == "yaml" else object())
+    monkeypatch.setattr("fslm_core.extras.find_spec", lambda name: None if name == "yaml" else object())
     with pytest.raises(MissingExtraError, match="without yaml") as caught:
         extra.require()
     assert caught.value.hint == "run `python -m pip install 'fslm-core[testing]'` with this Python"

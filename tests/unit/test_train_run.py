@@ -78,7 +78,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: 
     def without_peft(name: str) -> ModuleSpec | None:
         return None if name == "peft" else find_spec(name)
 
-    monkeypatch.setattr("fslm_core.train.run.find_spec", without_peft)
+    monkeypatch.setattr("fslm_core.extras.find_spec", without_peft)
     with pytest.raises(MissingExtraError, match="training needs packages") as caught:
         train(tmp_path, "demo.yes")
     assert "peft" in str(caught.value) and "fslm-core[train]" in str(caught.value)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
-from ...errors import MissingExtraError
+from ... import extras
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "peft", "llguidance", "numpy")
 
@@ -21,13 +19,7 @@ def require(packages: tuple[str, ...] = PACKAGES) -> None:
     Raises:
         MissingExtraError: one or more are not installed.
     """
-    if missing := [name for name in packages if find_spec(name) is None]:
-        raise MissingExtraError(
-            "running models in process needs packages that are not installed",
-            where=sys.executable,
-            found="without " + ", ".join(missing),
-            hint="run `python -m pip install 'fslm-core[torch]'` with this Python",
-        )
+    extras.require(packages, extra="torch", what="running models in process")
     _spare_the_compiler()
 
 
