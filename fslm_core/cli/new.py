@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -30,9 +31,7 @@ from ..scaffold import (
 from . import screen
 from .session import Session, session_of
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Write a new plugin, with its tests: a stage, a stack or a tool."
-)
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 _NAME = typer.Argument(metavar="NAME", help="A lower-case word; pip will call the plugin fslm-NAME.")
 _DIR = typer.Option("--dir", metavar="DIR", help="The folder to write; fslm-NAME if not given.")
@@ -49,82 +48,54 @@ _BASE = typer.Option("--base", metavar="CHECKPOINT", help="The base model; `fslm
 _AUTHOR = typer.Option("--author", metavar="TEXT", help="A name, or a name and <mail>.")
 _LICENCE = typer.Option("--licence", metavar="SPDX", help="An identifier such as Apache-2.0 or MIT.")
 _JSON = typer.Option("--json", help="Print one JSON object.")
+_HELP: dict[What, str] = {
+    "stage": """A plugin with one stage, and a stack of that stage alone.
+
+    It is a whole distribution: models, prompt, recipe, tests, tox.ini, README, model card, CI. Its tests pass as it is
+    written. Standard output shows what was guessed, what was written, and what to type next.
+    """,
+    "stack": """A plugin with a stack of two stages, of which the second reads what the first said.
+
+    The second runs unless the first says that there is nothing more to say. From data, the first writes the first
+    column of labels and the second all others; it is passed over after labels with which all others are empty.
+    """,
+    "tool": """A plugin with a classifier as a tool stage, and a language model for what it is not sure of.
+
+    The classifier is scikit-learn's, linear, and fitted in seconds. From data, it decides the first column of labels.
+    """,
+}
 
 
 @app.callback()
 def new() -> None:
-    """Write a new plugin: a stage, a stack or a tool."""
+    """Write a new plugin, with its tests: a stage, a stack or a tool."""
 
 
-@app.command()
-def stage(
-    ctx: typer.Context,
-    name: Annotated[str, _NAME],
-    out: Annotated[Path | None, _DIR] = None,
-    data: Annotated[Path | None, _DATA] = None,
-    input: Annotated[list[str] | None, _INPUT] = None,
-    output: Annotated[list[str] | None, _OUTPUT] = None,
-    mapping: Annotated[list[str] | None, _MAP] = None,
-    sheet: Annotated[str | None, _SHEET] = None,
-    base: Annotated[str, _BASE] = "smollm2-135m",
-    author: Annotated[str | None, _AUTHOR] = None,
-    licence: Annotated[str, _LICENCE] = "Apache-2.0",
-    as_json: Annotated[bool, _JSON] = False,
-) -> None:
-    """A plugin with one stage, and a stack of that stage alone.
+def _add(what: What, help: str) -> None:
+    """Add the verb that writes a plugin of this kind; all of them take the same."""
 
-    It is a whole distribution: models, prompt, recipe, tests, tox.ini, README, model card, CI. Its tests pass as it is
-    written. Standard output shows what was guessed, what was written, and what to type next.
-    """
-    table = _Table(data, input or [], output or [], mapping or [], sheet)
-    _new(session_of(ctx), "stage", names_of(name), out, table, _about(base, author, licence), as_json)
+    def write(
+        ctx: typer.Context,
+        name: Annotated[str, _NAME],
+        out: Annotated[Path | None, _DIR] = None,
+        data: Annotated[Path | None, _DATA] = None,
+        input: Annotated[list[str] | None, _INPUT] = None,
+        output: Annotated[list[str] | None, _OUTPUT] = None,
+        mapping: Annotated[list[str] | None, _MAP] = None,
+        sheet: Annotated[str | None, _SHEET] = None,
+        base: Annotated[str, _BASE] = "smollm2-135m",
+        author: Annotated[str | None, _AUTHOR] = None,
+        licence: Annotated[str, _LICENCE] = "Apache-2.0",
+        as_json: Annotated[bool, _JSON] = False,
+    ) -> None:
+        table = _Table(data, input or [], output or [], mapping or [], sheet)
+        _new(session_of(ctx), what, names_of(name), out, table, _about(base, author, licence), as_json)
 
-
-@app.command()
-def stack(
-    ctx: typer.Context,
-    name: Annotated[str, _NAME],
-    out: Annotated[Path | None, _DIR] = None,
-    data: Annotated[Path | None, _DATA] = None,
-    input: Annotated[list[str] | None, _INPUT] = None,
-    output: Annotated[list[str] | None, _OUTPUT] = None,
-    mapping: Annotated[list[str] | None, _MAP] = None,
-    sheet: Annotated[str | None, _SHEET] = None,
-    base: Annotated[str, _BASE] = "smollm2-135m",
-    author: Annotated[str | None, _AUTHOR] = None,
-    licence: Annotated[str, _LICENCE] = "Apache-2.0",
-    as_json: Annotated[bool, _JSON] = False,
-) -> None:
-    """A plugin with a stack of two stages, of which the second reads what the first said.
-
-    The second runs unless the first says that there is nothing more to say. From data, the first writes the first
-    column of labels and the second all others; it is passed over after labels with which all others are empty.
-    """
-    table = _Table(data, input or [], output or [], mapping or [], sheet)
-    _new(session_of(ctx), "stack", names_of(name), out, table, _about(base, author, licence), as_json)
+    app.command(what, help=inspect.cleandoc(help))(write)
 
 
-@app.command()
-def tool(
-    ctx: typer.Context,
-    name: Annotated[str, _NAME],
-    out: Annotated[Path | None, _DIR] = None,
-    data: Annotated[Path | None, _DATA] = None,
-    input: Annotated[list[str] | None, _INPUT] = None,
-    output: Annotated[list[str] | None, _OUTPUT] = None,
-    mapping: Annotated[list[str] | None, _MAP] = None,
-    sheet: Annotated[str | None, _SHEET] = None,
-    base: Annotated[str, _BASE] = "smollm2-135m",
-    author: Annotated[str | None, _AUTHOR] = None,
-    licence: Annotated[str, _LICENCE] = "Apache-2.0",
-    as_json: Annotated[bool, _JSON] = False,
-) -> None:
-    """A plugin with a classifier as a tool stage, and a language model for what it is not sure of.
-
-    The classifier is scikit-learn's, linear, and fitted in seconds. From data, it decides the first column of labels.
-    """
-    table = _Table(data, input or [], output or [], mapping or [], sheet)
-    _new(session_of(ctx), "tool", names_of(name), out, table, _about(base, author, licence), as_json)
+for _what, _help in _HELP.items():
+    _add(_what, _help)
 
 
 @dataclass(frozen=True)
