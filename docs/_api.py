@@ -76,7 +76,7 @@ def _entry(room: str, name: str, thing: Any) -> Iterator[str]:
         yield f"```text\n{name}: {_short(thing)}\n```\n"
         return
     if inspect.isclass(thing) and issubclass(thing, BaseSettings):
-        yield _markdown(inspect.getdoc(thing) or "") + "\n"
+        yield markdown(inspect.getdoc(thing) or "") + "\n"
         yield "Its fields are on the page [Settings](settings.md); `fslm_core.settings.load` reads them.\n"
         return
     kind = "class " if inspect.isclass(thing) else ""
@@ -98,16 +98,16 @@ def _doc(text: str) -> Iterator[str]:
     text, _, examples = text.partition(">>> ")
     lead, *sections = _SECTION.split(text)
     if lead.strip():
-        yield _markdown(lead.strip()) + "\n"
+        yield markdown(lead.strip()) + "\n"
     for title, body in zip(sections[::2], sections[1::2], strict=True):
         listed, _, rest = _dedented(body).partition("\n\n")
         yield f"{title}:\n"
         for item in re.split(r"\n(?=\S)", listed.strip()):
             key, colon, meaning = " ".join(item.split()).partition(": ")
-            yield f"- `{key}`: {_markdown(meaning)}" if colon else f"- {_markdown(key)}"
+            yield f"- `{key}`: {markdown(meaning)}" if colon else f"- {markdown(key)}"
         yield ""
         if rest.strip():
-            yield _markdown(inspect.cleandoc(rest)) + "\n"
+            yield markdown(inspect.cleandoc(rest)) + "\n"
     if examples:
         shown = re.sub(r" *# doctest: \+\w+", "", examples.rstrip())
         yield f"```pycon\n>>> {shown}\n```\n"
@@ -118,9 +118,10 @@ def _dedented(body: str) -> str:
     return "\n".join(line.removeprefix("    ") for line in body.splitlines())
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
+    """A docstring's reStructuredText marks as Markdown, a name of another module without its path."""
     text = re.sub(r":(?:class|func|meth|mod|data|attr):`~?(?:[\w.]*\.)?([^`]+)`", r"`\1`", text)
-    return text.replace("``", "`")
+    return text.replace("``", "`").strip()
 
 
 def _members(kind: type) -> Iterator[str]:
@@ -135,9 +136,9 @@ def _members(kind: type) -> Iterator[str]:
         doc = inspect.getdoc(thing) or ""
         if (inspect.isroutine(thing) or isinstance(thing, property)) and doc:
             first = " ".join(doc.split("\n\n")[0].split())
-            rows.append(f"- `{name}{call}`: {_markdown(first)}")
+            rows.append(f"- `{name}{call}`: {markdown(first)}")
     if rows:
         yield "\n".join(rows) + "\n"
 
 
-__all__ = ["ROOMS", "api_page", "public_names", "signature_of"]
+__all__ = ["ROOMS", "api_page", "markdown", "public_names", "signature_of"]

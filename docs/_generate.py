@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from _api import api_page
+from _api import api_page, markdown, signature_of
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -62,12 +62,6 @@ def main() -> int:
 
 
 # -- text ------------------------------------------------------------------------------------------------------------
-
-
-def markdown(text: str) -> str:
-    """A docstring's reStructuredText marks as Markdown, in one paragraph per paragraph."""
-    text = re.sub(r":(?:class|func|meth|mod):`~?([^`]+)`", r"`\1`", text)
-    return text.replace("``", "`").strip()
 
 
 def cell(text: str) -> str:
@@ -266,15 +260,11 @@ def hooks_page() -> Iterator[str]:
         hook = getattr(hooks, name)
         lead, _, rest = (inspect.getdoc(hook) or "").partition("Args:\n")
         yield f"## {name}\n"
-        yield f"```py\n@hookimpl\ndef {name}{_signature(hook)}: ...\n```\n"
+        yield f"```py\n@hookimpl\ndef {name}{signature_of(hook)}: ...\n```\n"
         yield markdown(lead) + "\n"
         for argument in re.findall(r"^ {4}(\w+): (.*)$", rest, re.M):
             yield f"- `{argument[0]}`: {markdown(argument[1])}"
         yield ""
-
-
-def _signature(hook: Any) -> str:
-    return str(inspect.signature(hook)).replace("'", "")
 
 
 # -- command line ----------------------------------------------------------------------------------------------------
