@@ -23,6 +23,8 @@ from fslm_core.message import CANDIDATE
 from fslm_core.plugins import PluginHost
 from fslm_core.settings import load
 
+from .conftest import install
+
 Fslm = Callable[..., Any]
 ROOT = Path(__file__).parents[3]
 SOURCE = Path(fslm_core.__file__).parent.parent
@@ -349,14 +351,7 @@ def test_the_commands_of_the_page_on_upgrading_work(
     written(environment / "labelled.jsonl", [{"input": {"text": text}, "output": wanted} for text in texts])
     old = environment_of(environment / "old")
     for site in (installed, *old.parent.parent.glob("lib/*/site-packages")):
-        (site / "filler_plugin.py").write_text(RULE, "utf-8")
-        (site / "fslm_filler-1.0.dist-info").mkdir()
-        (site / "fslm_filler-1.0.dist-info" / "METADATA").write_text(
-            "Metadata-Version: 2.1\nName: fslm-filler\nVersion: 1.0\n", "utf-8"
-        )
-        (site / "fslm_filler-1.0.dist-info" / "entry_points.txt").write_text(
-            "[fslm]\nfiller = filler_plugin\n", "utf-8"
-        )
+        install(site, "filler", RULE)
     commands = [line for block in CONSOLE.findall(page) for line in re.findall(r"^\$ (fslm .*)$", block, re.M)]
     assert len(commands) >= 5
     for command in commands:
