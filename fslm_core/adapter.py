@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -65,7 +66,28 @@ class AdapterInfo:
     shapes: dict[str, tuple[int, ...]]
     record: AdapterRecord | None
 
+    @property
+    def identity(self) -> str:
+        """SHA-256 (hex) of the weights and of what the configuration makes of them: equal weights scaled by another
+        ``lora_alpha`` are another adapter."""
+        decides = {name: value for name, value in self.config.items() if name not in _IDLE}
+        text = json.dumps([self.sha256, decides], sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
+
+_IDLE = frozenset(
+    {
+        "auto_mapping",
+        "base_model_name_or_path",
+        "inference_mode",
+        "init_lora_weights",
+        "lora_dropout",
+        "peft_version",
+        "revision",
+        "task_type",
+    }
+)
+"""Keys of a configuration that change nothing of what the adapter computes."""
 _AGAIN = "install the plugin again, or make the adapter with its `train/` recipe"
 
 

@@ -8,6 +8,7 @@
     │   ├── UnknownNameError         no stack, stage, checkpoint, backend or plugin of that name
     │   ├── InputError               the input does not fit the stack's input model
     │   ├── EngineStateError         the engine is closed, was forked, or its own loop is running
+    │   ├── SessionError             a session that cannot be had: another stack's, another model's, kept nowhere
     │   └── MissingExtraError        an optional dependency is not installed
     ├── DefinitionError            a plugin author wrote something that cannot work
     │   ├── SchemaError              a model the grammar cannot express, or without a bound
@@ -29,9 +30,11 @@
     ├── StageFailedError           a step gave no valid message (carries its attempts)
     │   └── ToolError                a tool stage's function raised
     ├── RunFailed                  a run ended without an output (carries the run)
+    ├── ReviewNeeded               a run ended at a question that a person is to decide
     ├── EngineBusy                 more runs are in flight than the engine admits
     ├── DeadlineExceeded           the time allowed has passed
-    ├── StoreError                 the trace database
+    ├── SessionConflict            another run wrote the session meanwhile
+    ├── StoreError                 the trace database, or the session store
     ├── DataError                  a table of rows, its columns, or what was asked of it
     ├── GateError                  another environment's fslm cannot be asked, or ended too early
     ├── TrainError                 a recipe, its data, or a training run
@@ -213,6 +216,7 @@ _HOMES = {
     "checkpoint": ("the checkpoints known", "fslm models list"),
     "backend": ("the backends known", "fslm doctor"),
     "run": ("the trace", "fslm trace list"),
+    "session": ("the session store", "fslm sessions list"),
     "error code": ("fslm", "fslm errors"),
 }
 """Where the names of a kind are looked for, and the command that lists them."""
@@ -241,6 +245,21 @@ class EngineStateError(UsageError):
     """
 
     code = "engine-state"
+
+
+class SessionError(UsageError):
+    """A session that cannot be had.
+
+    An id that is none, or one given to a stack that has no session; a session of another stack; a state that does not
+    fit its model any more, for the model was changed since; a state too large to be kept; sessions that are not to be
+    kept here (``sessions.keep = false``). Nothing was run, or what was run is not remembered, and the state is as it
+    was.
+
+    Next: choose another id, forget the session with ``fslm sessions forget ID``, or give the fields of the new model
+    defaults that the old state is valid with. ``fslm sessions show ID`` shows what is kept.
+    """
+
+    code = "session"
 
 
 class MissingExtraError(UsageError):
@@ -578,6 +597,40 @@ class RunFailed(FslmError):
         return (*self.error.notes, *super().notes)
 
 
+class ReviewNeeded(FslmError):
+    """A run ended at a question that a person is to decide: no step was sure enough.
+
+    A :class:`~fslm_core.Cascade` with ``then="review"`` raises it where its last step abstains. Nothing went wrong, so
+    no error policy and no fallback takes its place: the run ends with ``run.status == "review"``. ``engine.run``,
+    ``arun`` and ``map`` give that run back; ``run.output`` raises this error, for there is none.
+
+    Next: look at ``run.messages[error.step]``: its ``content`` is what the last step would have said, ``abstained`` the
+    fields it was not sure of, ``alternatives`` what else it thought of. Let a person decide, or lower the threshold;
+    ``fslm calibrate STACK DATA`` says what that costs.
+
+    Args:
+        step: the path of the message that was not sure enough, in ``run.messages``; None where no step gave one.
+        fields: those of its fields that are to be decided.
+    """
+
+    code = "review"
+    exit_code = 6
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        step: str | None = None,
+        fields: Sequence[str] = (),
+        found: object = None,
+        hint: str | None = None,
+    ) -> None:
+        self.step = step
+        self.fields = tuple(fields)
+        super().__init__(what, where=where, found=found, hint=hint)
+
+
 class EngineBusy(FslmError):
     """More runs are in flight than the engine admits; try again or raise ``max_in_flight``.
 
@@ -603,8 +656,21 @@ class DeadlineExceeded(FslmError):
     code = "deadline"
 
 
+class SessionConflict(FslmError):
+    """Another run wrote the session, or somebody forgot it, after this run had read it.
+
+    Within one engine the turns of a session wait for each other, so it comes of two engines, in one process or two. The
+    other's state stays as it is; what this run would have remembered is given up, and the run failed.
+
+    Next: run the turn again: it then begins with what the other wrote. Let one process have a session at a time.
+    """
+
+    code = "session-conflict"
+    exit_code = 5
+
+
 class StoreError(FslmError):
-    """The trace database is locked, full, corrupt, read-only or of a newer version.
+    """The trace database, or the session store, is locked, full, corrupt, read-only or of a newer version.
 
     Also: there is no trace yet, or the file is some other database. A run whose beginning cannot be recorded does not
     start; ``trace.on_failure = "continue"`` lets runs go on without a trace, with a warning.

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import BaseModel
+from pydantic_core import from_json
+
 from .errors import FslmError
 from .message import Attempt, Marks, Message, Origin, Skipped
+
+_NUMBER = re.compile(r"[-+.eE0-9]+\Z")
+
+
+def _last(data: Any) -> Any:
+    """What was written last of JSON data."""
+    while data and isinstance(data, dict | list):
+        data = data[-1] if isinstance(data, list) else next(reversed(data.values()))
+    return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +52,51 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True)
 class TextWritten:
-    """A step wrote a piece of its output; not yet validated."""
+    """A step wrote a piece of its output; not yet validated, and begun anew where an attempt fails.
+
+    What was written up to here is made when it is asked for: a consumer that asks at every piece reads a message of n
+    pieces n times, one that asks now and then does not. All events of one attempt share its pieces.
+
+    >>> pieces = ['{"topic":"lo', 'an","amount":1', '200}']
+    >>> events = [TextWritten("R", "step", text, pieces=pieces, count=n) for n, text in enumerate(pieces, 1)]
+    >>> [event.fields for event in events]
+    [{'topic': 'lo'}, {'topic': 'loan'}, {'topic': 'loan', 'amount': 1200}]
+
+    Attributes:
+        step: the step's path, with indices: ``notes.note[17]``.
+        text: the piece.
+        attempt: which try, from 0; what earlier ones wrote came to nothing.
+        pieces: of this attempt, this one and those before; there may be later ones behind.
+        count: how many of them there were up to here.
+    """
 
     run: str
     step: str
     text: str
+    attempt: int = 0
+    pieces: Sequence[str] = field(default=(), repr=False, compare=False)
+    count: int = field(default=0, repr=False, compare=False)
+
+    @property
+    def so_far(self) -> str:
+        """All the attempt has written up to here."""
+        return "".join(self.pieces[: self.count])
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What it has written by field, as JSON data: fields that are whole, and text that still grows.
+
+        A number is there when something follows it, for it may go on until then. Nothing is validated; empty where no
+        object has begun.
+        """
+        text = self.so_far
+        try:
+            found = from_json(text, allow_partial="trailing-strings")
+            if text[-1:].isdigit() and isinstance(_last(found), int | float):
+                found = from_json(_NUMBER.sub("", text), allow_partial="trailing-strings")
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +130,7 @@ class MessageEmitted:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """A run ended: ``succeeded``, ``failed`` or ``cancelled``. The store has it before anyone is told."""
+    """A run ended: ``succeeded``, ``failed``, ``cancelled`` or ``review``. The store has it before anyone is told."""
 
     run: str
     stack: str
@@ -87,6 +141,8 @@ class RunFinished:
     error: FslmError | None = None
     in_flight: int = 0
     """Runs of the engine still at work."""
+    state: BaseModel | None = None
+    """Of a run that succeeded, the state of its session after it; None where its stack has no session."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,8 +49,8 @@ def put_whole(out: Path, files: Mapping[str, str]) -> None:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def put_file(path: Path, text: str) -> None:
-    """Write a text, in UTF-8, into the place of what is there: it is written whole, or what was there stays.
+def put_file(path: Path, content: str | bytes) -> None:
+    """Write a text, in UTF-8, or bytes into the place of what is there: written whole, or what was there stays.
 
     Raises:
         OSError: it cannot be written.
@@ -58,8 +58,8 @@ def put_file(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, made = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(made, path.stat().st_mode & 0o777 if path.exists() else 0o644)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -13,6 +14,8 @@ from .prompt import Prompt
 
 CANDIDATE = "~candidate"
 """What follows a step's name, in a node's, and a stage's, in a request, where a candidate is meant; no name has a ~."""
+
+_INDEX = re.compile(r"\[\d+\]")
 
 T = TypeVar("T", bound=BaseModel)
 T_co = TypeVar("T_co", bound=BaseModel, covariant=True)
@@ -96,6 +99,9 @@ class Attempt:
     tokens: TokenTrace | None = None
     truncated: int = 0
     finish_reason: str = "stop"
+    runners_up: tuple[tuple[str, float] | None, ...] = ()
+    """For each token of ``tokens`` the text of the second likeliest and its log-probability, None where the grammar
+    left no choice; empty where the backend does not tell. They are not kept in a trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Which fields of a stack's messages are sensitive: by step name, dotted paths.
+    """Which fields of a stack's messages are sensitive: by the step's path without indices, dotted paths.
 
     Attributes:
         given: of what each step is given, and, as ``output``, of the stack's output.
@@ -139,7 +145,8 @@ class Message(Generic[T_co]):
     """The validated output of a step.
 
     Attributes:
-        step: the step's name in its stack; ``input`` for the message that starts a run.
+        step: the step's path in its stack: its name, behind those of the shapes it is within, with an index where it
+            runs several times (``pages[3].summary``); ``input`` for the message that starts a run.
         content: the pydantic instance.
         parents: the ``node_id`` of every message a bound field came from.
         attempts: every try, the last of which gave ``content``.
@@ -150,6 +157,10 @@ class Message(Generic[T_co]):
         content_id: says "the same content"; a store keeps it once.
         node_id: this very message, in this very run.
         narrowed: the normalised JSON Schema as narrowed for this input, or None if it was not.
+        abstained: the fields whose confidence was below what their step asks for; see
+            :class:`~fslm_core.shapes.Cascade`.
+        alternatives: for fields of labels that were abstained on, other labels and their probability, the likeliest
+            first; see :func:`~fslm_core.shapes.alternatives_of`.
     """
 
     step: str
@@ -165,11 +176,16 @@ class Message(Generic[T_co]):
     narrowed: Mapping[str, Any] | None = None
     started: float = 0.0
     """Unix seconds when the step began."""
+    abstained: tuple[str, ...] = ()
+    alternatives: Mapping[str, tuple[tuple[Any, float], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A step that was passed over because its ``when`` was false."""
+    """A step that was passed over because its ``when`` was false, or because it failed and its policy is to be skipped.
+
+    ``when`` is the expression; of a step that failed it is ``on_error: CODE``, with the error's code.
+    """
 
     step: str
     node_id: str
@@ -196,6 +212,15 @@ def node_id(run: str, step: str, index: int = 0, attempt: int = 0) -> str:
     return f"{run}/{step}/{index}/{attempt}"
 
 
+def plain_path(path: str) -> str:
+    """A step's path without the indices of steps that run several times.
+
+    >>> plain_path("pages[3].summary")
+    'pages.summary'
+    """
+    return _INDEX.sub("", path)
+
+
 def derive_seed(seed: int, step: str, index: int = 0, attempt: int = 0) -> int:
     """A 63-bit seed for one attempt, from the run's seed and the attempt's place, whatever order work is done in."""
     return int(digest(str(seed), step, str(index), str(attempt))[:16], 16) >> 1
@@ -214,4 +239,5 @@ __all__ = [
     "derive_seed",
     "digest",
     "node_id",
+    "plain_path",
 ]

@@ -68,6 +68,20 @@ class TraceSettings(_Section):
     """Whether a run fails when it cannot be recorded (a full disk, say), or goes on with a warning."""
 
 
+class SessionSettings(_Section):
+    """What is kept of sessions, the states that a stack remembers from run to run.
+
+    A state is kept whole, or it could not be gone on with: ``trace.content`` changes nothing here.
+    """
+
+    path: Path | None = None
+    """The database; None is ``sessions.db`` beside the trace."""
+    keep: bool = True
+    """Whether sessions may be kept; where not, a run that names one is refused."""
+    keep_days: float = Field(default=30.0, ge=0, allow_inf_nan=False)
+    """Days after its last turn that a session is forgotten; 0 keeps it until someone forgets it."""
+
+
 class TorchSettings(_Section):
     """The in-process backend. ``threads`` 0 lets torch choose; ``device`` is ``cpu`` or ``cuda``."""
 
@@ -159,6 +173,7 @@ class Settings(BaseSettings):
     lock_file: Path = Path("fslm.lock")
     """The lock file."""
     trace: TraceSettings = TraceSettings()
+    sessions: SessionSettings = SessionSettings()
     torch: TorchSettings = TorchSettings()
     openai: OpenAISettings = OpenAISettings()
     stages: dict[str, StageSettings] = {}
@@ -176,6 +191,11 @@ class Settings(BaseSettings):
     def trace_path(self) -> Path:
         """The trace database's file."""
         return self.trace.path or self.data_dir / "trace.db"
+
+    @property
+    def sessions_path(self) -> Path:
+        """The session store's file."""
+        return self.sessions.path or self.trace_path.with_name("sessions.db")
 
     @classmethod
     def settings_customise_sources(
@@ -343,6 +363,7 @@ def default() -> Settings:
 
 __all__ = [
     "OpenAISettings",
+    "SessionSettings",
     "Settings",
     "StageSettings",
     "TorchSettings",

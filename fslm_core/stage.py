@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.resources
 import inspect
+import math
 import os
 import re
+import sys
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -125,17 +127,73 @@ class Tool(Generic[In, Out]):
     """The Python function of a tool stage.
 
     Attributes:
-        function: takes the input instance; sync functions run on a worker thread, or, with a ``timeout``,
-            in a worker process (so the function and its models must be importable by name).
+        function: takes the input instance; sync functions run on a worker thread, or, with a ``timeout`` or
+            ``isolated``, in a worker process (so the function and its models must be importable by name).
         version: changes when the function's results would; part of the fingerprint.
         pure: its result depends on its input alone, so it may be reused.
         timeout: seconds, or None.
+        isolated: it runs in a worker process, whatever else: one that ends its process ends no other.
+
+    Raises:
+        StageError: a timeout that is none, a version that is no text, or an async function that is to be isolated.
     """
 
     function: ToolFunction[In, Out]
     version: str
     pure: bool = False
     timeout: float | None = None
+    isolated: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.version, str):
+            raise StageError(
+                "a tool's version is text that changes when its results would",
+                where="@tool(version=…)",
+                found=self.version,
+                expected="text, as in '1'",
+                hint="begin with version='1'",
+            )
+        if self.timeout is not None and not 0 < self.timeout < math.inf:
+            raise StageError(
+                "a tool's timeout is out of range",
+                where="@tool(timeout=…)",
+                found=self.timeout,
+                expected="seconds above 0",
+                hint="leave it out where there is no bound",
+            )
+        if self.isolated and self.asynchronous:
+            raise StageError(
+                "an async tool runs on the engine's loop and cannot be isolated",
+                where="@tool(isolated=True)",
+                found=f"async def {getattr(self.function, '__name__', '…')}",
+                hint="make it a plain function, or leave isolated out",
+            )
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether the function is awaited on the engine's loop."""
+        return inspect.iscoroutinefunction(self.function)
+
+    @property
+    def in_process(self) -> bool:
+        """Whether the function runs in a worker process."""
+        return not self.asynchronous and (self.isolated or self.timeout is not None)
+
+    def unreachable(self) -> str | None:
+        """Why a worker process could not find the function by its name; None where it could, or need not."""
+        if not self.in_process:
+            return None
+        function: Any = self.function
+        module, name = function.__module__, function.__qualname__
+        why = f"it runs in a worker process, which finds it by name, and {module}.{name} "
+        found: Any = sys.modules.get(module)
+        if found is None or (module == "__main__" and not hasattr(found, "__file__")):
+            return why + "is in no module that can be imported; put it into a file"
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if not isinstance(found, Stage) or found.tool is None or found.tool.function is not function:
+            return why + "is not the tool; define it with @tool at the top of its module"
+        return None
 
 
 class Stage(Generic[In, Out]):
@@ -148,7 +206,8 @@ class Stage(Generic[In, Out]):
         prompt: a template file (``files(__name__) / "prompt.jinja"``), or the template itself as a string.
         model: what runs it.
         decoding: how it writes.
-        narrow: output field to a dotted path on the input (properties count) that gives the values allowed this time.
+        narrow: output field to a dotted path on the input (properties count) that gives the values allowed this time. A
+            dotted field lies in an object, or in those of a list: ``{"slots.name": "service.slot_names"}``.
         variants: other models for the same stage by name, chosen by a settings profile.
         description: one sentence for people.
         tool: set by :func:`tool`; in place of prompt and model.
@@ -217,7 +276,7 @@ class Stage(Generic[In, Out]):
                 "a tool stage has no prompt, model, variants or narrowing", where=where, hint="leave them out"
             )
         for field in self.narrow:
-            if field not in self.output.model_fields:
+            if field.partition(".")[0] not in self.output.model_fields:
                 raise StageError(
                     "narrow names a field the output does not have",
                     where=where,
@@ -299,7 +358,7 @@ class Stage(Generic[In, Out]):
 
         Args:
             checkpoint: SHA-256 of the checkpoint (weights and tokenizer).
-            adapter: SHA-256 of the adapter's weights.
+            adapter: SHA-256 of the adapter: its weights, and what its configuration makes of them.
             backend: the backend's name.
         """
         if self.tool is not None:
@@ -318,7 +377,13 @@ class Stage(Generic[In, Out]):
 
 
 def tool(
-    name: str, *, version: str, pure: bool = False, timeout: float | None = None, description: str = ""
+    name: str,
+    *,
+    version: str,
+    pure: bool = False,
+    timeout: float | None = None,
+    isolated: bool = False,
+    description: str = "",
 ) -> Callable[[Callable[[In], Any]], Stage[In, Any]]:
     """Make a tool stage of a function with annotated input and output models.
 
@@ -327,10 +392,11 @@ def tool(
         version: changes when the function's results would.
         pure: its result depends on its input alone.
         timeout: seconds after which the call is stopped; a sync function then runs in a worker process.
+        isolated: run a sync function in a worker process in any case: one that may crash, or eat the memory.
         description: one sentence for people; the docstring's first line where empty.
 
     Raises:
-        StageError: the function does not take exactly one pydantic model and return one.
+        StageError: the function does not take exactly one pydantic model and return one, or as :class:`Tool`.
 
     >>> class Text(BaseModel):
     ...     text: str
@@ -372,7 +438,7 @@ def tool(
             input=cast("type[In]", input_),
             output=output,
             description=description or doc,
-            tool=Tool(function, version, pure, timeout),
+            tool=Tool(function, version, pure, timeout, isolated),
         )
         return made
 

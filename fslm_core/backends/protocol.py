@@ -131,6 +131,7 @@ class Generation:
         logprobs: natural log of the probability given to the chosen token among those the grammar
             allowed; None as a whole where the backend has none; 0.0 at forced places.
         runners_up: the second most likely allowed token and its log-probability, or None.
+        runner_texts: the text that token would have added, or None; empty where the backend does not tell.
         forced: True where the grammar allowed one continuation only.
         finish_reason: ``stop`` at the model's or the grammar's end, ``length`` at ``max_tokens``.
         truncated: how many prompt tokens ``on_overflow="truncate"`` left out.
@@ -147,6 +148,7 @@ class Generation:
     truncated: int = 0
     counts: Counts = field(default_factory=Counts)
     times: Times = field(default_factory=Times)
+    runner_texts: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,8 +75,8 @@ class ScriptedBackend:
                 for text in generation.texts:
                     yield Chunk(text, index)
                     await asyncio.sleep(0)
+                whole = index == request.n - 1
                 yield generation
-            whole = True
         finally:
             if not whole:
                 self.closed_early.append(request.id)

@@ -15,21 +15,30 @@ from ..message import Attempt, Problem, TokenTrace, Usage
 from ..plugins import PluginHost
 from ..prompt import Prompt
 from ..schema import Schema, field_spans, parse
-from ..stage import Stage
+from ..stage import Decoding, Stage
 
 
-def request_of(stage: Stage[Any, Any], prompt: Prompt, schema: Schema, model: ModelRef, **more: Any) -> Request:
+def request_of(
+    stage: Stage[Any, Any],
+    prompt: Prompt,
+    schema: Schema,
+    model: ModelRef,
+    *,
+    decoding: Decoding | None = None,
+    **more: Any,
+) -> Request:
     """A request for one attempt at a stage's message.
 
     Args:
+        decoding: in place of the stage's own.
         more: what a request says besides: ``id``, ``seed``, ``deadline``, ``priority``, ``group``, ``run``.
     """
-    decoding = stage.decoding
+    decoding = decoding or stage.decoding
     return Request(
         prompt=prompt,
         model=model,
         grammar=schema.text,
-        max_tokens=stage.max_tokens,
+        max_tokens=decoding.max_tokens or stage.schema.max_bytes,
         sampling=Sampling(decoding.temperature, decoding.top_p, decoding.top_k),
         on_overflow=decoding.on_overflow,
         **more,
@@ -81,8 +90,8 @@ def judge(
     """
     content: Any = None
     if made.finish_reason == "length":
-        cut = f"the output was cut at {stage.max_tokens} tokens; raise Decoding(max_tokens=…) of {stage.name}"
-        problems = [Problem("length", cut)]
+        told = f"the output was cut at {stage.max_tokens} tokens; raise Decoding(max_tokens=…) of {stage.name}"
+        problems = [Problem("length", told)]
     else:
         parsed = parse(made.text, stage.output, schema)
         problems = parsed if isinstance(parsed, list) else host.check_message(stage, parsed, input)
@@ -98,7 +107,16 @@ def judge(
         made.times.decode,
     )
     tokens = TokenTrace(made.tokens, made.texts, made.logprobs, made.forced) if made.tokens else None
-    return content, Attempt(index, None, made.text, tuple(problems), usage, tokens, made.truncated, made.finish_reason)
+    cut, ended, runners = made.truncated, made.finish_reason, _runners_up(made)
+    return content, Attempt(index, None, made.text, tuple(problems), usage, tokens, cut, ended, runners)
+
+
+def _runners_up(made: Generation) -> tuple[tuple[str, float] | None, ...]:
+    """Text and log-probability of each second likeliest token; empty where the backend does not tell."""
+    return tuple(
+        None if runner is None or text is None else (text, runner[1])
+        for text, runner in zip(made.runner_texts, made.runners_up, strict=False)
+    )
 
 
 def confidence_of(made: Generation) -> dict[str, float] | None:

@@ -11,9 +11,11 @@ from ..checkpoints import ResolvedCheckpoint, resolve
 from ..errors import CheckError, CheckpointUnavailableError, FslmError
 from ..plugins import PluginHost, PluginInfo
 from ..settings import Settings, StageSettings
-from ..stack import Stack, Step, Wiring
+from ..stack import Shape, Stack, Step, Wiring, places
+from ..stage import Stage
 from ..store import unmarked
 from .models import Model, candidate_of, disagreements, model_of
+from .tokens import lacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +23,11 @@ class StepReport:
     """One step as it would run here.
 
     Attributes:
-        model: None for a tool stage, or where it could not be found.
+        name: its path in the stack.
+        model: None for a tool stage, for a shape, or where it could not be found.
         prompt_tokens: tokens of the text the template itself holds, chat template left aside; None where the
             checkpoint is not on this machine yet.
-        max_tokens: the bound on its output; None for a tool stage.
+        max_tokens: the bound on its output; None for a tool stage and a shape.
         candidate: the model that an operator tries beside it, in this ``share`` of its runs; None where there is none.
     """
 
@@ -79,27 +82,40 @@ def check_stack(
         report.warnings += unmarked(stack)
     except CheckError as error:
         report.errors += error.findings
-    for step in stack.steps:
-        _check_step(step, report, host, settings, capabilities)
+    for path, step in places(stack):
+        if isinstance(step.node, Shape):
+            report.errors += (f"step {path}: {lack}" for lack in lacks(step.node, host))
+            if step.node.samples and not capabilities.sampling:
+                report.errors.append(f"step {path}: the backend cannot sample, which this {step.node.kind} asks for")
+            report.steps.append(StepReport(path, step, None, None, None, None))
+        else:
+            _check_stage(path, step, step.node, report, host, settings, capabilities)
     if strict:
         report.errors += report.warnings
         report.warnings = []
     return report
 
 
-def _check_step(step: Step, report: Report, host: PluginHost, settings: Settings, capabilities: Capabilities) -> None:
-    stage = step.stage
+def _check_stage(
+    path: str,
+    step: Step,
+    stage: Stage[Any, Any],
+    report: Report,
+    host: PluginHost,
+    settings: Settings,
+    capabilities: Capabilities,
+) -> None:
+    place = f"step {path}: "
     plugin = host.owner(stage)
     if (complaint := host.complaint(stage)) is not None:
-        report.errors.append(f"step {step.name}: {complaint}")
-    place = f"step {step.name}: "
+        report.errors.append(place + complaint)
     override = settings.stages.get(stage.name, StageSettings())
     if stage.tool is not None:
         if override.candidate is not None:
             report.errors.append(f"{place}it is a tool, and has no adapter that a candidate could be tried beside")
-        report.steps.append(StepReport(step.name, step, plugin, None, None, None))
+        report.steps.append(StepReport(path, step, plugin, None, None, None))
         return
-    report.errors += (place + need for need in _needs(step, capabilities))
+    report.errors += (place + need for need in _needs(stage, capabilities))
     model, base, candidate = None, None, None
     try:
         model = model_of(stage, host, settings, capabilities)
@@ -112,19 +128,20 @@ def _check_step(step: Step, report: Report, host: PluginHost, settings: Settings
         errors, warnings = disagreements(stage, model, base.sha256 if base else None)
         report.errors += (place + e for e in errors)
         report.warnings += (place + w for w in warnings)
-        candidate = _candidate(step, model, base, report, settings, capabilities)
+        candidate = _candidate(path, stage, model, base, report, settings, capabilities)
         wanted = override.variant if stage.name in settings.stages else settings.profile
         if wanted and model.variant is None and stage.variants:
             report.warnings.append(f"{place}it has no variant {wanted!r}, so its own model runs")
         if base is not None:
-            static = _static_tokens(step, base)
+            static = _static_tokens(stage, base)
             report.errors += (place + e for e in _overflow(static, stage.max_tokens, base))
     bound = stage.max_tokens if "schema" in vars(stage) else None
-    report.steps.append(StepReport(step.name, step, plugin, model, static, bound, candidate, override.shadow))
+    report.steps.append(StepReport(path, step, plugin, model, static, bound, candidate, override.shadow))
 
 
 def _candidate(
-    step: Step,
+    path: str,
+    stage: Stage[Any, Any],
     model: Model,
     base: ResolvedCheckpoint | None,
     report: Report,
@@ -132,16 +149,16 @@ def _candidate(
     capabilities: Capabilities,
 ) -> Model | None:
     """The candidate, checked as the adapter that it may replace."""
-    place = f"step {step.name}: candidate: "
+    place = f"step {path}: candidate: "
     try:
-        candidate = candidate_of(step.stage, model, settings, capabilities)
+        candidate = candidate_of(stage, model, settings, capabilities)
     except FslmError as error:
         report.errors.append(place + _on_one_line(error))
         return None
     if candidate is not None:
         if not capabilities.adapters:
             report.errors.append(f"{place}the backend cannot run adapters")
-        errors, warnings = disagreements(step.stage, candidate, base.sha256 if base else None)
+        errors, warnings = disagreements(stage, candidate, base.sha256 if base else None)
         report.errors += (place + e for e in errors)
         report.warnings += (place + w for w in warnings)
     return candidate
@@ -151,11 +168,11 @@ def _on_one_line(error: FslmError) -> str:
     return "; ".join(part.strip() for part in str(error).splitlines())
 
 
-def _needs(step: Step, capabilities: Capabilities) -> Iterator[str]:
-    decoding = step.stage.decoding
+def _needs(stage: Stage[Any, Any], capabilities: Capabilities) -> Iterator[str]:
+    decoding = stage.decoding
     if not capabilities.grammar:
         yield "the backend cannot hold an output to a grammar"
-    if step.stage.model is not None and step.stage.model.adapter is not None and not capabilities.adapters:
+    if stage.model is not None and stage.model.adapter is not None and not capabilities.adapters:
         yield "the backend cannot run adapters"
     if decoding.temperature > 0 and not capabilities.sampling:
         yield "the backend cannot sample (temperature above 0)"
@@ -169,14 +186,14 @@ def _cached(model: Model, host: PluginHost, settings: Settings) -> ResolvedCheck
         return None
 
 
-def _static_tokens(step: Step, base: ResolvedCheckpoint) -> int | None:
+def _static_tokens(stage: Stage[Any, Any], base: ResolvedCheckpoint) -> int | None:
     """Tokens of the template's own text, by the checkpoint's tokenizer; None where ``tokenizers`` is not installed."""
     try:
         from tokenizers import Tokenizer
     except ImportError:
         return None
     tokenizer = Tokenizer.from_file(str(base.path / "tokenizer.json"))
-    return sum(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in step.stage.template.static_texts)
+    return sum(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in stage.template.static_texts)
 
 
 def _overflow(static: int | None, max_tokens: int, base: ResolvedCheckpoint) -> Iterator[str]:

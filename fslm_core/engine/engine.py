@@ -18,7 +18,7 @@ from ..message import Origin
 from ..plugins import PluginHost
 from ..settings import Settings, default
 from ..stack import Stack
-from ..store import ContentMode
+from ..store import ContentMode, Sessions
 from .check import Report, check_stack
 from .flow import Driven, from_iterable, from_loop
 from .observers import Observer
@@ -210,6 +210,16 @@ class Engine:
         ``continue`` and the trace could not be opened."""
         return self._opened is not None and self._opened.traced
 
+    @property
+    def sessions(self) -> Sessions:
+        """The sessions that are kept: ``get``, ``list``, ``fork`` and ``forget`` them. It is closed with the engine.
+
+        Raises:
+            SessionError: the settings say that none is kept.
+            StoreError: the session store cannot be opened.
+        """
+        return self._works.turns.store()
+
     def settle(self, timeout: float | None = None) -> bool:
         """Wait until what became of every candidate so far is recorded (see ``shadow`` in the settings).
 
@@ -283,38 +293,97 @@ class Engine:
 
     @overload
     def run(
-        self, stack: Stack[In, Out], input: In | Mapping[str, Any], *, seed: int = 0, timeout: float | None = None
+        self,
+        stack: Stack[In, Out],
+        input: In | Mapping[str, Any],
+        *,
+        seed: int = 0,
+        timeout: float | None = None,
+        session: str | None = None,
+        state: BaseModel | Mapping[str, Any] | None = None,
     ) -> Run[Out]: ...
     @overload
-    def run(self, stack: str, input: Any, *, seed: int = 0, timeout: float | None = None) -> Run[Any]: ...
-    def run(self, stack: Any, input: Any, *, seed: int = 0, timeout: float | None = None) -> Run[Any]:
+    def run(
+        self,
+        stack: str,
+        input: Any,
+        *,
+        seed: int = 0,
+        timeout: float | None = None,
+        session: str | None = None,
+        state: BaseModel | Mapping[str, Any] | None = None,
+    ) -> Run[Any]: ...
+    def run(
+        self,
+        stack: Any,
+        input: Any,
+        *,
+        seed: int = 0,
+        timeout: float | None = None,
+        session: str | None = None,
+        state: BaseModel | Mapping[str, Any] | None = None,
+    ) -> Run[Any]:
         """Run one input and wait. Not for a thread whose event loop is running: there, await :meth:`arun`.
 
         Args:
             stack: a stack or the name of an installed one.
             input: an instance of its input model, or a mapping of its fields.
             seed: decides every sampled token of the run.
-            timeout: seconds after which the work is stopped.
+            timeout: seconds after which the work is stopped; a session's turn waits no longer for those before it.
+            session: the id of the session that it is a turn of: it reads what the turn before left, and when it has
+                succeeded, what it leaves is written before anyone is told. Turns of one session wait for each other.
+                Without one, a stack that has a session begins anew and keeps nothing.
+            state: for a stack with a session, what to begin with in place of one; nothing is kept. What it would have
+                left is ``run.state``.
 
         Raises:
-            InputError: the input does not fit.
+            InputError: the input does not fit, or the state.
             CheckError: the stack was refused.
-            EngineBusy: ``max_in_flight`` runs are in flight.
-            RunFailed: the run ended without an output; it carries the run.
+            SessionError: the stack has no session, or this one cannot be gone on with.
+            EngineBusy: ``max_in_flight`` runs are in flight, or wait for the session.
+            RunFailed: the run ended without an output; it carries the run. One that a person is to review is returned:
+                its ``status`` is ``review``, and its ``output`` raises ReviewNeeded.
         """
         works = self._works
-        return works.loop.wait(works.run(stack, input, seed, timeout, waits=False))
+        return works.loop.wait(works.run(stack, input, seed, timeout, waits=False, session=session, state=state))
 
     @overload
     async def arun(
-        self, stack: Stack[In, Out], input: In | Mapping[str, Any], *, seed: int = 0, timeout: float | None = None
+        self,
+        stack: Stack[In, Out],
+        input: In | Mapping[str, Any],
+        *,
+        seed: int = 0,
+        timeout: float | None = None,
+        session: str | None = None,
+        state: BaseModel | Mapping[str, Any] | None = None,
     ) -> Run[Out]: ...
     @overload
-    async def arun(self, stack: str, input: Any, *, seed: int = 0, timeout: float | None = None) -> Run[Any]: ...
-    async def arun(self, stack: Any, input: Any, *, seed: int = 0, timeout: float | None = None) -> Run[Any]:
+    async def arun(
+        self,
+        stack: str,
+        input: Any,
+        *,
+        seed: int = 0,
+        timeout: float | None = None,
+        session: str | None = None,
+        state: BaseModel | Mapping[str, Any] | None = None,
+    ) -> Run[Any]: ...
+    async def arun(
+        self,
+        stack: Any,
+        input: Any,
+        *,
+        seed: int = 0,
+        timeout: float | None = None,
+        session: str | None = None,
+        state: BaseModel | Mapping[str, Any] | None = None,
+    ) -> Run[Any]:
         """As :meth:`run`, from any event loop. Cancelling it stops the work within one forward."""
         works = self._works
-        return await asyncio.wrap_future(works.loop.submit(works.run(stack, input, seed, timeout, waits=False)))
+        return await asyncio.wrap_future(
+            works.loop.submit(works.run(stack, input, seed, timeout, waits=False, session=session, state=state))
+        )
 
     # -- many runs ----------------------------------------------------------------------------------------------
 
@@ -395,7 +464,14 @@ class Engine:
     # -- events as they happen ----------------------------------------------------------------------------------
 
     def stream(
-        self, stack: Stack[Any, Any] | str, input: Any, *, seed: int = 0, timeout: float | None = None
+        self,
+        stack: Stack[Any, Any] | str,
+        input: Any,
+        *,
+        seed: int = 0,
+        timeout: float | None = None,
+        session: str | None = None,
+        state: BaseModel | Mapping[str, Any] | None = None,
     ) -> Iterator[RunEvent]:
         """Run one input and yield its events as they happen, the last of them :class:`RunFinished`.
 
@@ -405,7 +481,7 @@ class Engine:
             InputError, CheckError, EngineBusy: as :meth:`run`.
         """
         works = self._works
-        events = Driven(works.stream(stack, input, seed, timeout))
+        events = Driven(works.stream(stack, input, seed, timeout, session, state))
         try:
             while True:
                 try:
@@ -417,11 +493,18 @@ class Engine:
                 works.loop.wait(events.close())
 
     async def astream(
-        self, stack: Stack[Any, Any] | str, input: Any, *, seed: int = 0, timeout: float | None = None
+        self,
+        stack: Stack[Any, Any] | str,
+        input: Any,
+        *,
+        seed: int = 0,
+        timeout: float | None = None,
+        session: str | None = None,
+        state: BaseModel | Mapping[str, Any] | None = None,
     ) -> AsyncIterator[RunEvent]:
         """As :meth:`stream`, from any event loop."""
         works = self._works
-        events = Driven(works.stream(stack, input, seed, timeout))
+        events = Driven(works.stream(stack, input, seed, timeout, session, state))
         try:
             while True:
                 try:

@@ -18,7 +18,7 @@ from ..plugins import PluginHost, PluginInfo
 from ..plugins.core import running_core
 from ..schema import schema_id_of
 from ..settings import OpenAISettings, Settings, TorchSettings
-from ..stack import Stack
+from ..stack import Shape, Stack, places
 from ..stage import Stage
 from .lock import (
     Drift,
@@ -47,7 +47,7 @@ def fingerprint_of(stage: AnyStage, model: Model | None, base_sha256: str | None
     """
     return stage.fingerprint(
         checkpoint=base_sha256 or (model.slm.base if model else None),
-        adapter=model.adapter.sha256 if model and model.adapter else None,
+        adapter=model.adapter.identity if model and model.adapter else None,
         backend=backend,
     )
 
@@ -145,8 +145,10 @@ def stack_drift(
         return [Drift(f"stack {stack.name}", None, "asked for")]
     stages: dict[str, LockedStage] = {}
     checkpoints: dict[str, LockedCheckpoint] = {}
-    for step in stack.steps:
-        model = models[step.name]
+    for path, step in places(stack):
+        if isinstance(step.node, Shape):
+            continue
+        model = models[path]
         sha256 = bases.get(model.checkpoint.name) if model is not None else None
         stages[step.stage.name] = stage_here(step.stage, host, model, sha256, backend)
         if model is not None and sha256 is not None:

@@ -10,20 +10,22 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from ..backends.protocol import Backend
-from ..errors import DeadlineExceeded, FslmError, InternalError, RunFailed, shorten
+from ..errors import DeadlineExceeded, FslmError, InternalError, ReviewNeeded, RunFailed, StoreError, shorten
 from ..events import Event, RecordsLost, RunEvent, RunFinished, RunStarted, TextWritten
-from ..message import Message, node_id
+from ..message import Message, node_id, plain_path
 from ..plugins import PluginHost
 from ..schema import content_id
-from ..stack import INPUT
+from ..stack import INPUT, places
 from ..store import ContentMode, Recorder
 from .observers import Observers
 from .run import Run, new_run_id
 from .shadow import Beside, Shadows
 from .tools import ToolRunner
+from .turns import Turn
 from .walk import Prepared, Walk
 from .withhold import withheld
 
+Ended = Literal["succeeded", "failed", "cancelled", "review"]
 Listener = asyncio.Queue[RunEvent | BaseException | None]
 
 
@@ -83,6 +85,7 @@ class Passage:
         listener: gets every event, text as it is written among them.
         group: whose work it is, of those that share the backend alike; empty for work of its own.
         shadows: where the candidates of steps run; without it, or without a trace, none does.
+        turn: its part in a session, where the stack has one.
     """
 
     def __init__(
@@ -95,15 +98,17 @@ class Passage:
         listener: Listener | None = None,
         group: str = "",
         shadows: Shadows | None = None,
+        turn: Turn | None = None,
     ) -> None:
         id = new_run_id()
         given = Message(INPUT, value, node_id=node_id(id, INPUT), content_id=content_id(value), started=time.time())
-        self.run: Run[Any] = Run(id, prepared.stack.name, given, seed)
+        self.run: Run[Any] = Run(id, prepared.stack.name, given, seed, session="" if turn is None else turn.id)
         self._rooms = rooms
         self._prepared = prepared
         self._timeout = timeout
         self._listener = listener
         self._group = group
+        self._turn = turn
         self._beside: Beside | None = None
         if shadows is not None and prepared.candidates and rooms.recorder is not None:
             self._beside = Beside(shadows, self.run, prepared.candidates, group)
@@ -112,9 +117,12 @@ class Passage:
     async def go(self) -> Run[Any]:
         """Run it to its end.
 
+        Returns:
+            The run: it succeeded, or a person is to review it.
+
         Raises:
-            RunFailed: it ended without an output; it carries the run.
-            StoreError: it could not be recorded.
+            RunFailed: it ended otherwise without an output; it carries the run.
+            StoreError: it could not be recorded; its session is as it was.
         """
         rooms, run = self._rooms, self.run
         deadline = None if self._timeout is None else self._began + self._timeout
@@ -129,6 +137,7 @@ class Passage:
             rooms.recorder is not None,
             self._group,
             self._beside,
+            self._turn,
         )
         rooms.load.in_flight += 1
         try:
@@ -141,7 +150,9 @@ class Passage:
             raise
         try:
             async with asyncio.timeout(self._timeout):
-                run.result = await walk.go()
+                result = await walk.go()
+            await self._remember()
+            run.result = result
         except asyncio.CancelledError:
             await asyncio.shield(asyncio.ensure_future(self._finish("cancelled")))
             raise
@@ -161,28 +172,45 @@ class Passage:
             )
             unexpected.__cause__ = error
             run.error = self._told(unexpected)
-        await self._finish("failed" if run.error else "succeeded")
         if run.error is not None:
+            run.state = None
+        try:
+            await self._finish(_ended(run.error))
+        except StoreError:
+            if self._turn is not None:
+                await self._turn.undo()
+            raise
+        if run.error is not None and run.status == "failed":
             raise RunFailed(run, run.error) from run.error
         return run
+
+    async def _remember(self) -> None:
+        """Write the session's new state; where its writer was passed over, the old one stands."""
+        if self._turn is None:
+            return
+        if self.run.state is None:
+            self.run.state = self._turn.state
+        else:
+            await self._turn.write(self.run.state, self.run.id)
 
     def _told(self, error: FslmError) -> FslmError:
         """The error as the caller may see it: whoever catches it will log it."""
         stack = self._prepared.stack
         if self._rooms.content == "full" or not self._prepared.marks:
             return error
-        steps = {f"stack {stack.name}, step {step.name}" for step in stack.steps}
-        place = next((s for s in steps if f"{error.where}, ".startswith(f"{s}, ")), f"stack {stack.name}")
-        return withheld(error, stack, where=place)
+        steps = {path for path, _ in places(stack)}
+        path, plain = _place_in(error, stack.name)
+        where = f"stack {stack.name}, step {path}" if plain in steps else f"stack {stack.name}"
+        return withheld(error, stack, where=where)
 
     def _start(self) -> RunStarted:
-        fingerprints = {name: origin.fingerprint for name, origin in self._prepared.origins.items()}
+        fingerprints = {name: o.fingerprint for name, o in self._prepared.origins.items() if o.fingerprint}
         run = self.run
         backend, marks = self._rooms.backend.name, self._prepared.marks
         at_work = self._rooms.load.in_flight
         return RunStarted(run.id, run.stack, run.input, run.seed, time.time(), backend, fingerprints, marks, at_work)
 
-    async def _finish(self, status: Literal["succeeded", "failed", "cancelled"]) -> None:
+    async def _finish(self, status: Ended) -> None:
         run = self.run
         run.status = status
         run.seconds = time.monotonic() - self._began
@@ -190,7 +218,17 @@ class Passage:
         load.in_flight -= 1
         try:
             await self._emit(
-                RunFinished(run.id, run.stack, status, time.time(), run.seconds, run.result, run.error, load.in_flight)
+                RunFinished(
+                    run.id,
+                    run.stack,
+                    status,
+                    time.time(),
+                    run.seconds,
+                    run.result,
+                    run.error,
+                    load.in_flight,
+                    run.state if status == "succeeded" else None,
+                )
             )
         finally:
             if self._beside is not None:
@@ -200,6 +238,20 @@ class Passage:
         await self._rooms.tell(event)
         if self._listener is not None:
             self._listener.put_nowait(event)
+
+
+def _ended(error: FslmError | None) -> Ended:
+    """How a run that was not cancelled ended."""
+    if error is None:
+        return "succeeded"
+    return "review" if isinstance(error, ReviewNeeded) else "failed"
+
+
+def _place_in(error: FslmError, stack: str) -> tuple[str, str]:
+    """The path of the step that an error names, with indices and without; empty where it names none."""
+    head, _, rest = (error.where or "").partition(f"stack {stack}, step ")
+    path = "" if head else rest.partition(",")[0]
+    return path, plain_path(path)
 
 
 __all__ = ["Listener", "Load", "Passage", "Rooms"]

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..backends.protocol import Backend
-from ..checkpoints import Progress, ResolvedCheckpoint, resolve
+from ..checkpoints import Checkpoint, Progress, ResolvedCheckpoint, find, resolve
 from ..forking import imports
 from ..message import Origin
 from ..plugins import PluginHost
 from ..settings import Settings
-from ..stack import Stack
+from ..stack import Node, Shape, Stack, places
 from ..stage import Stage
 from ..store import marks_of
 from .check import Report, check_stack
@@ -22,6 +22,7 @@ from .lock import Lock, refuse
 from .models import Model, disagreements
 from .shadow import Candidate
 from .threads import in_thread
+from .tokens import tokenized, tokenizer_of
 from .walk import Prepared
 
 log = logging.getLogger("fslm")
@@ -89,7 +90,7 @@ class Preparer:
             offers.require()  # before a checkpoint is fetched for nothing
         if offers.weights:
             for model in filter(None, models.values()):
-                bases[model.checkpoint.name] = await in_thread(self._resolve, model)
+                bases[model.checkpoint.name] = await in_thread(self._resolve, model.checkpoint)
         self._recheck(stack, models, bases)
         self._recheck(stack, tried, bases, "candidate: ")
         if self._lock is not None:
@@ -99,15 +100,15 @@ class Preparer:
         refs = {name: m.ref(bases.get(m.checkpoint.name)) for name, m in models.items() if m is not None}
         ways = dict(zip(refs, await self._backend.warm(list(refs.values())), strict=True))
         origins = {
-            step.name: self._origin(step.stage, models[step.name], bases, ways.get(step.name, ""))
-            for step in stack.steps
+            path: self._origin(step.node, models[path], bases, ways.get(path, "")) for path, step in places(stack)
         }
         candidates = {
             s.name: await self._candidate(s.step.stage, tried[s.name], bases, s.share)
             for s in report.steps
             if s.name in tried
         }
-        return Prepared(stack, refs, origins, marks_of(stack), candidates)
+        tokenizers = {base: await in_thread(self._tokenizer, base) for base in tokenized(stack)}
+        return Prepared(stack, refs, origins, marks_of(stack), candidates, tokenizers)
 
     async def _candidate(
         self, stage: Stage[Any, Any], model: Model, bases: Mapping[str, ResolvedCheckpoint], share: float
@@ -116,13 +117,17 @@ class Preparer:
         (way,) = await self._backend.warm([ref])
         return Candidate(ref, self._origin(stage, model, bases, way), share)
 
-    def _resolve(self, model: Model) -> ResolvedCheckpoint:
-        name = model.checkpoint.name
+    def _resolve(self, checkpoint: Checkpoint) -> ResolvedCheckpoint:
+        name = checkpoint.name
         if name not in self._resolved:
             self._resolved[name] = resolve(
-                model.checkpoint, self._settings, extra=self._host.checkpoints, progress=self._progress
+                checkpoint, self._settings, extra=self._host.checkpoints, progress=self._progress
             )
         return self._resolved[name]
+
+    def _tokenizer(self, base: str) -> Any:
+        """A checkpoint's tokenizer, ready to use on any thread."""
+        return tokenizer_of(self._resolve(find(base, self._host.checkpoints)))
 
     def _recheck(
         self,
@@ -133,16 +138,16 @@ class Preparer:
     ) -> None:
         """What could not be checked before the checkpoint was here: the base an adapter was made for."""
         late = Report(stack.name)
-        for step in stack.steps:
-            model = models.get(step.name)
+        for path, step in places(stack):
+            model = models.get(path)
             if model is not None and (base := bases.get(model.checkpoint.name)):
                 errors = disagreements(step.stage, model, base.sha256)[0]
-                late.errors += (f"step {step.name}: {which}{e}" for e in errors)
+                late.errors += (f"step {path}: {which}{e}" for e in errors)
         late.raise_if_refused()
 
-    def _origin(
-        self, stage: Stage[Any, Any], model: Model | None, bases: Mapping[str, ResolvedCheckpoint], way: str
-    ) -> Origin:
+    def _origin(self, stage: Node, model: Model | None, bases: Mapping[str, ResolvedCheckpoint], way: str) -> Origin:
+        if isinstance(stage, Shape):
+            return Origin(stage.name, input=stage.input, output=stage.output)
         plugin = self._host.owner(stage)
         base = bases.get(model.checkpoint.name) if model else None
         return Origin(

@@ -14,7 +14,8 @@ from ..errors import EngineStateError, FslmError
 from ..message import Message, Skipped, Usage
 
 Out = TypeVar("Out", bound=BaseModel)
-Status = Literal["running", "succeeded", "failed", "cancelled"]
+Status = Literal["running", "succeeded", "failed", "cancelled", "review"]
+"""How a run stands; ``review``: it ended at a question that a person is to decide."""
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
@@ -26,8 +27,12 @@ class Run(Generic[Out]):
     Attributes:
         id: sorts by time; ``fslm trace show ID`` shows the run.
         messages: what each step gave, by step name, in the order in which they ended.
-        error: why it failed, or None.
+        error: why it has no output, or None. Where its status is ``review``, it is the
+            :class:`~fslm_core.errors.ReviewNeeded` that says what is to be decided.
         seconds: from its start to its end.
+        lost: what steps cost that gave no message.
+        session: the id of the session that it is a turn of; empty where it is none, or one that is not kept.
+        state: the session's state after it; None where its stack has no session, and where it did not succeed.
     """
 
     id: str
@@ -39,6 +44,9 @@ class Run(Generic[Out]):
     result: Message[Out] | None = None
     error: FslmError | None = None
     seconds: float = 0.0
+    session: str = ""
+    state: BaseModel | None = None
+    lost: Usage = field(default_factory=Usage)
 
     @property
     def output(self) -> Out:
@@ -57,8 +65,8 @@ class Run(Generic[Out]):
 
     @property
     def usage(self) -> Usage:
-        """What all its steps cost together."""
-        return sum((m.usage for m in self.messages.values() if isinstance(m, Message)), Usage())
+        """What all its steps cost together, those that failed among them."""
+        return sum((m.usage for m in self.messages.values() if isinstance(m, Message)), self.lost)
 
     @property
     def confidence(self) -> Mapping[str, float] | None:
@@ -68,7 +76,10 @@ class Run(Generic[Out]):
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Out]):
-    """What became of one input of a ``map``: a run that succeeded, or an error (and the run, where one began)."""
+    """What became of one input of a ``map``: a run that succeeded, or an error (and the run, where one began).
+
+    A run that waits for a person's review has both, too: its error is a :class:`~fslm_core.errors.ReviewNeeded`.
+    """
 
     index: int
     run: Run[Out] | None

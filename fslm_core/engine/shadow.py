@@ -24,7 +24,7 @@ from ..message import CANDIDATE, Attempt, Message, Origin, Problem, Usage, deriv
 from ..plugins import PluginHost
 from ..prompt import Prompt
 from ..schema import Schema, content_id, dumps, plain_data
-from ..stack import Step
+from ..stage import Stage
 from .asking import answer, confidence_of, judge, request_of
 from .run import Run
 
@@ -123,9 +123,11 @@ class Shadows:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What a candidate is asked, as its step is."""
+    """What a candidate is asked, as its step is; ``path`` is the step's, ``plain`` the same without indices."""
 
-    step: Step
+    plain: str
+    path: str
+    stage: Stage[Any, Any]
     candidate: Candidate
     input: BaseModel
     prompt: Prompt
@@ -161,12 +163,26 @@ class Beside:
         self._waiting: list[asyncio.Task[None]] = []
         self._skipped: list[ShadowFinished] = []
 
-    def step(self, step: Step, input: BaseModel, prompt: Prompt, schema: Schema, parents: tuple[str, ...]) -> None:
-        """The step is about to be asked this: so will its candidate be, if it has one and the draw falls on it."""
-        candidate = self._candidates.get(step.name)
-        if candidate is None or not drawn(self._run.id, self._run.seed, step.name, candidate.share):
+    def step(
+        self,
+        plain: str,
+        path: str,
+        stage: Stage[Any, Any],
+        input: BaseModel,
+        prompt: Prompt,
+        schema: Schema,
+        parents: tuple[str, ...],
+    ) -> None:
+        """The step is about to be asked this: so will its candidate be, if it has one and the draw falls on it.
+
+        Args:
+            plain: the step's path without indices, by which candidates are known.
+            path: the same with them.
+        """
+        candidate = self._candidates.get(plain)
+        if candidate is None or not drawn(self._run.id, self._run.seed, path, candidate.share):
             return
-        work = _Work(step, candidate, input, prompt, schema, parents)
+        work = _Work(plain, path, stage, candidate, input, prompt, schema, parents)
         if not self._shadows.has_room:
             self._shadows.skipped += 1
             self._skipped.append(self._finished(work, "skipped", _Made()))
@@ -184,7 +200,7 @@ class Beside:
     async def _go(self, work: _Work) -> None:
         made = _Made()
         with suppress(asyncio.CancelledError):
-            await self._shadows.tell(ShadowDrawn(self._run.id, work.step.name, self._node(work)))
+            await self._shadows.tell(ShadowDrawn(self._run.id, work.path, self._node(work)))
             await self._over.wait()
             made.started = time.time()
             await self._within_limit(work, made)
@@ -205,8 +221,8 @@ class Beside:
 
     async def _ask(self, work: _Work, made: _Made) -> None:
         """As the step asks: as many attempts, the same seeds, one prompt."""
-        stage, shadows = work.step.stage, self._shadows
-        where = f"stack {self._run.stack}, step {work.step.name}, its candidate"
+        stage, shadows = work.stage, self._shadows
+        where = f"stack {self._run.stack}, step {work.path}, its candidate"
         for index in range(stage.decoding.attempts):
             began = time.perf_counter()
             request = request_of(
@@ -215,7 +231,7 @@ class Beside:
                 work.schema,
                 work.candidate.ref,
                 id=self._node(work, index),
-                seed=derive_seed(self._run.seed, work.step.name, 0, index),
+                seed=derive_seed(self._run.seed, work.path, 0, index),
                 priority=PRIORITY,
                 group=self._group or self._run.id,
                 input=content_id(work.input),
@@ -246,7 +262,7 @@ class Beside:
         if made.status != "ok":
             return finished
         message: Message[Any] = Message(
-            work.step.name,
+            work.path,
             made.content,
             node_id=finished.node_id,
             content_id=content_id(made.content),
@@ -255,10 +271,10 @@ class Beside:
             usage=sum((a.usage for a in made.attempts), Usage()),
             confidence=made.confidence,
             origin=work.candidate.origin,
-            narrowed=work.schema.tree if work.step.stage.narrow else None,
+            narrowed=work.schema.tree if work.stage.narrow else None,
             started=made.started,
         )
-        told = self._run.messages.get(work.step.name)
+        told = self._run.messages.get(work.path)
         if not isinstance(told, Message):
             return replace(finished, message=message)
         fields = _agreement(plain_data(told.content), plain_data(made.content))
@@ -273,7 +289,7 @@ class Beside:
         tried = tuple(made.attempts)
         return ShadowFinished(
             self._run.id,
-            work.step.name,
+            work.path,
             self._node(work, tried[-1].index if tried else 0),
             status,
             work.candidate.origin,
@@ -283,7 +299,7 @@ class Beside:
         )
 
     def _node(self, work: _Work, index: int = 0) -> str:
-        return node_id(self._run.id, f"{work.step.name}{CANDIDATE}", 0, index)
+        return node_id(self._run.id, f"{work.path}{CANDIDATE}", 0, index)
 
 
 def _agreement(said: Mapping[str, Any], candidate: Mapping[str, Any]) -> dict[str, bool]:

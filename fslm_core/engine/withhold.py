@@ -8,9 +8,9 @@ from pydantic import BaseModel
 
 from ..errors import CheckError, FslmError, InputError, StageFailedError, shorten
 from ..schema import sensitive_fields
-from ..stack import Stack
+from ..stack import Stack, places
 from ..store import ContentMode, bare_error, kind_of, marks_of, spelt
-from .walk import read_input
+from .reading import read_input
 
 _HINT = "its text is withheld, for it may quote a sensitive field; it is shown where trace.content is 'full'"
 
@@ -77,7 +77,7 @@ def _plain_kind(kind: type[FslmError]) -> type[FslmError]:
 
 def _kinds(error: StageFailedError, stack: Stack[Any, Any]) -> str:
     """What was wrong, by field, as far as models spell the fields."""
-    models = [stack.output, *(model for step in stack.steps for model in (step.stage.input, step.stage.output))]
+    models = [stack.output, *(model for _, step in places(stack) for model in (step.node.input, step.node.output))]
     named = [(kind_of(p), max((spelt(p.field, m) or "" for m in models), key=len)) for p in error.problems]
     return "; ".join(f"{field}: {kind}" if field else kind for kind, field in named)
 

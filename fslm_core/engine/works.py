@@ -28,6 +28,7 @@ from .run import Outcome, Run, new_run_id
 from .shadow import AT_ONCE, Shadows
 from .threads import in_thread
 from .tools import ToolRunner
+from .turns import Turns, refuse
 from .walk import Prepared
 from .withhold import read_quietly
 
@@ -75,6 +76,7 @@ class Works:
         self.rooms = Rooms(backend, host, ToolRunner(), recorder, Observers(told, quotes=content == "full"), content)
         self.shadows = Shadows(backend, host, self.rooms.tell, max(AT_ONCE, max_in_flight))
         self._preparer = Preparer(backend, host, settings, strict=strict, progress=progress, lock=lock)
+        self.turns = Turns(settings, max_in_flight)
         self._slots = asyncio.Semaphore(max_in_flight)
         self._at_work: set[asyncio.Task[Any]] = set()
         self.loop = LoopThread("fslm-engine")
@@ -123,6 +125,7 @@ class Works:
         finally:
             self.loop.close()
             self.rooms.close()
+            self.turns.close()
             if self._store is not None:
                 self._store.close()
 
@@ -154,6 +157,8 @@ class Works:
         waits: bool,
         listener: Listener | None = None,
         group: str = "",
+        session: str | None = None,
+        state: object = None,
     ) -> Run[Any]:
         """One run.
 
@@ -161,9 +166,11 @@ class Works:
             waits: wait for a place where the engine is full, rather than be refused.
             listener: gets the run's events.
             group: whose work it is, of those that share the backend alike; empty for work of its own.
+            session: the session that it is a turn of.
+            state: what it begins with in place of a session.
 
         Raises:
-            InputError, CheckError, EngineBusy, RunFailed: see :meth:`Engine.run`.
+            InputError, CheckError, EngineBusy, SessionError, RunFailed: see :meth:`Engine.run`.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -171,11 +178,13 @@ class Works:
         task.add_done_callback(self._at_work.discard)
         found = find(self._host, stack)
         checked = read_quietly(found, value, self.rooms.content)
+        refuse(found, session, state)
         prepared = await self._preparer.prepare(found)
-        if not waits and self._slots.locked():
+        if not waits and (self._slots.locked() or self.turns.full(session)):
             raise self._refused(found)
-        async with self._slots:
-            return await Passage(self.rooms, prepared, checked, seed, timeout, listener, group, self.shadows).go()
+        async with self.turns.of(found, session, state, timeout) as turn, self._slots:
+            passage = Passage(self.rooms, prepared, checked, seed, timeout, listener, group, self.shadows, turn)
+            return await passage.go()
 
     def _refused(self, stack: Stack[Any, Any]) -> EngineBusy:
         self.rooms.observers.tell(RunRefused(new_run_id(), stack.name, time.time(), self.rooms.load.in_flight))
@@ -202,7 +211,8 @@ class Works:
 
         async def one(index: int, value: Any) -> Outcome[Any]:
             try:
-                return Outcome(index, await self.run(stack, value, seed, timeout, waits=True, group=group))
+                run = await self.run(stack, value, seed, timeout, waits=True, group=group)
+                return Outcome(index, run, run.error)
             except RunFailed as failed:
                 return Outcome(index, failed.run, failed.error)
             except FslmError as error:
@@ -213,14 +223,20 @@ class Works:
                 yield outcome
 
     async def stream(
-        self, stack: AnyStack, value: Any, seed: int, timeout: float | None
+        self,
+        stack: AnyStack,
+        value: Any,
+        seed: int,
+        timeout: float | None,
+        session: str | None = None,
+        state: object = None,
     ) -> AsyncGenerator[RunEvent, None]:
         """One run's events; see :meth:`Engine.stream`."""
         events: Listener = asyncio.Queue()
 
         async def go() -> None:
             try:
-                await self.run(stack, value, seed, timeout, waits=False, listener=events)
+                await self.run(stack, value, seed, timeout, waits=False, listener=events, session=session, state=state)
             except RunFailed:
                 pass
             except BaseException as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -231,7 +232,7 @@ class Expression:
         self.source = source
         try:
             self._compiled = Sandbox().compile_expression(source, undefined_to_none=False)
-            tree = Sandbox().parse("{% if " + source + " %}{% endif %}")
+            tree = Sandbox().parse("{% if (" + source + ") %}{% endif %}")
             gets = list(tree.find_all(nodes.Getattr))
             items = [n for n in tree.find_all(nodes.Getitem) if isinstance(n.arg, nodes.Const)]
             named = [n.name for n in tree.find_all(nodes.Name)] + [n.attr for n in gets]
@@ -253,19 +254,36 @@ class Expression:
         reached = [(n.node, n.attr) for n in gets] + [(n.node, n.arg.value) for n in items]  # type: ignore[attr-defined]
         self.attributes = frozenset((node.name, str(attr)) for node, attr in reached if isinstance(node, nodes.Name))
 
-    def holds(self, values: Mapping[str, Any]) -> bool:
+    def holds(self, values: Mapping[str, Any], where: str = "when") -> bool:
         """Evaluate to true or false.
+
+        Args:
+            where: the place that errors name.
 
         Raises:
             PromptError: it asks for what is not there, or raises.
         """
+        return bool(self._evaluated(values, bool, where))
+
+    def value(self, values: Mapping[str, Any], where: str = "by") -> Any:
+        """Evaluate to JSON data.
+
+        Args:
+            where: the place that errors name.
+
+        Raises:
+            PromptError: it asks for what is not there, raises, or gives something else.
+        """
+        return self._evaluated(values, lambda found: json.loads(json.dumps(found)), where)
+
+    def _evaluated(self, values: Mapping[str, Any], read: Callable[[Any], Any], where: str) -> Any:
         try:
             with budgeted():
-                return bool(self._compiled(values))
+                return read(self._compiled(values))
         except Exception as error:  # the expression is the author's; whatever it raises is his to mend
             raise PromptError(
                 f"the expression failed: {shorten(str(error))}",
-                where="when",
+                where=where,
                 found=self.source,
                 hint='guard it, as in "a is not none and a.b > 1"',
             ) from None

@@ -103,13 +103,16 @@ def _decimal(value: float) -> str:
     return "0" if text == "-0" else text
 
 
-def plain_data(instance: BaseModel) -> dict[str, Any]:
+def plain_data(instance: BaseModel, only: str | None = None) -> dict[str, Any]:
     """The instance as JSON data: declared fields only, in declared order, by their names.
+
+    Args:
+        only: this field alone.
 
     Raises:
         SchemaError: a value that JSON cannot hold.
     """
-    names = set(type(instance).model_fields)
+    names = set(type(instance).model_fields) if only is None else {only}
     try:
         # What does not fit its field is for validation to tell; a warning of pydantic would quote the value.
         return instance.model_dump(mode="json", include=names, by_alias=False, warnings=False)

@@ -25,6 +25,7 @@ Fault = tuple[str, tuple[str | int, ...]]
 
 FORMATS = {"date": 10, "uuid": 36, "ipv4": 15, "ipv6": 45}
 """The string formats whose grammar and canonical text agree, and the longest text of each."""
+_NULL: Json = {"type": "null"}
 _WORST_CHARACTER = 6
 """Bytes: a control character is written ``\\u001f``; no other character needs more than four."""
 _OUTSIDE: dict[str, Callable[[Any, Any], bool]] = {
@@ -47,6 +48,9 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 def faults(value: object, node: Json, path: tuple[str | int, ...] = ()) -> Iterator[Fault]:
     """Say what of ``value`` (JSON data) does not fit a node, each with the path to it."""
     if "anyOf" in node:
+        if isinstance(value, dict) and (told := tagged(node["anyOf"])) is not None and told[0] in value:
+            yield from _tagged_faults(value, told[1], told[0], path)
+            return
         found = [list(faults(value, branch, path)) for branch in node["anyOf"]]
         if all(found):
             alike = [f for f, branch in zip(found, node["anyOf"], strict=True) if _kind_fits(value, branch)]
@@ -109,23 +113,48 @@ def decimals(step: float) -> int:
     return max(0, -int(Decimal(repr(step)).normalize().as_tuple().exponent))
 
 
+def tagged(branches: Sequence[Json]) -> tuple[str, list[tuple[Any, Json]]] | None:
+    """The field that tells the objects of a union apart, and each object with its value: one in each, its own.
+
+    Null among the branches is left aside. None where there is no such field.
+
+    >>> cases = [{"type": "object", "properties": {"kind": {"enum": [kind]}}} for kind in ("a", "b")]
+    >>> tagged([*cases, {"type": "null"}]) == ("kind", [("a", cases[0]), ("b", cases[1])])
+    True
+    """
+    objects = [branch for branch in branches if branch != _NULL]
+    if not objects or any(branch.get("type") != "object" for branch in objects):
+        return None
+    for name in objects[0]["properties"]:
+        values = [branch["properties"].get(name, {}).get("enum", []) for branch in objects]
+        texts = {dumps(value[0]) for value in values if len(value) == 1}
+        if len(texts) == len(objects):
+            return str(name), [(value[0], branch) for value, branch in zip(values, objects, strict=True)]
+    return None
+
+
+def _tagged_faults(
+    value: Json, cases: list[tuple[Any, Json]], name: str, path: tuple[str | int, ...]
+) -> Iterator[Fault]:
+    """What does not fit the one object of a union that the value says it is."""
+    meant = next((branch for tag, branch in cases if is_among(value[name], [tag])), None)
+    if meant is not None:
+        yield from faults(value, meant, path)
+    else:
+        yield from faults(value[name], {"enum": [tag for tag, _ in cases]}, (*path, name))
+
+
 def narrowed(node: Json, values: Sequence[Any], place: str) -> Json:
     """Return the node with only ``values`` left of what it allowed; null stays if it was there.
+
+    Of a union of objects that a field tells apart (``tool: Literal["weather"]`` in one, ``tool: Literal["finish"]`` in
+    another), values are that field's.
 
     Raises:
         SchemaError: no value is left, a value lies outside the node, or the node cannot be narrowed.
     """
-    if "anyOf" in node:
-        kept = [n for n in node["anyOf"] if n == {"type": "null"}]
-        rest = [n for n in node["anyOf"] if n not in kept]
-        if len(rest) != 1:
-            raise SchemaError(
-                "a union of several types cannot be narrowed",
-                where=place,
-                hint="give the field one type, or that and None",
-            )
-        present = [v for v in values if v is not None] if kept else values
-        return {"anyOf": [narrowed(rest[0], present, place), *kept]} if present or not kept else {"enum": [None]}
+    if "anyOf" in node or tagged([node]) is not None:
+        return _narrowed_union(node.get("anyOf", [node]), values, place)
     if node.get("type") == "array" and "items" in node:
         if not values and node["minItems"] == 0:
             return {**node, "maxItems": 0}
@@ -148,6 +177,64 @@ def narrowed(node: Json, values: Sequence[Any], place: str) -> Json:
             "narrowing leaves no value to choose", where=place, hint="give the field a nullable type, or skip the step"
         )
     return {"enum": left}
+
+
+def narrowed_at(node: Json, path: Sequence[str], values: Sequence[Any], place: str) -> Json:
+    """As :func:`narrowed`, of the field at a path below the node: ``slots.name`` for the names in a list of slots.
+
+    A list of objects none of whose values is left may only be empty. Of a union, the objects that have the field are
+    narrowed.
+
+    Raises:
+        SchemaError: as for :func:`narrowed`, or there is no such field.
+    """
+    if not path:
+        return narrowed(node, values, place)
+    if not has_field(node, path):
+        raise SchemaError(
+            "narrow follows a path that the output does not have",
+            where=place,
+            hint="name a field of the output, or dotted fields below it; lists are passed through",
+        )
+    if "anyOf" in node:
+        branches = node["anyOf"]
+        return {"anyOf": [narrowed_at(b, path, values, place) if has_field(b, path) else b for b in branches]}
+    if node["type"] == "array":
+        if not values and node["minItems"] == 0:
+            return {**node, "maxItems": 0}
+        return {**node, "items": narrowed_at(node["items"], path, values, place)}
+    head, *rest = path
+    inner = narrowed_at(node["properties"][head], rest, values, place)
+    return {**node, "properties": {**node["properties"], head: inner}}
+
+
+def has_field(node: Json, path: Sequence[str]) -> bool:
+    """Whether there is a field at a path below the node, through lists and in any object of a union."""
+    if "anyOf" in node:
+        return any(has_field(branch, path) for branch in node["anyOf"])
+    if path and "items" in node and node["items"]:
+        return has_field(node["items"], path)
+    return not path or (path[0] in node.get("properties", {}) and has_field(node["properties"][path[0]], path[1:]))
+
+
+def _narrowed_union(branches: Sequence[Json], values: Sequence[Any], place: str) -> Json:
+    kept = [branch for branch in branches if branch == _NULL]
+    rest = [branch for branch in branches if branch != _NULL]
+    present = [v for v in values if v is not None] if kept else values
+    if kept and not present:
+        return {"enum": [None]}
+    if (told := tagged(rest)) is not None:
+        name, cases = told
+        left = narrowed({"enum": [tag for tag, _ in cases]}, present, f"{place}.{name}")["enum"]
+        return {"anyOf": [*(branch for tag, branch in cases if is_among(tag, left)), *kept]}
+    if len(rest) != 1:
+        raise SchemaError(
+            "a union of several types cannot be narrowed",
+            where=place,
+            hint="give the field one type, or that and None; or give each type in it a field with one value of its own,"
+            " as `kind: Literal['a']`, and narrow by that",
+        )
+    return {"anyOf": [narrowed(rest[0], present, place), *kept]}
 
 
 def _refuse_wider(node: Json, values: Sequence[object], place: str) -> None:
@@ -233,4 +320,4 @@ def _shown(value: object) -> str:
     return shorten(value if isinstance(value, int | float) else repr(value), 80)
 
 
-__all__ = ["FORMATS", "decimals", "faults", "is_among", "longest", "narrowed"]
+__all__ = ["FORMATS", "decimals", "faults", "has_field", "is_among", "longest", "narrowed", "narrowed_at", "tagged"]

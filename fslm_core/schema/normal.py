@@ -17,7 +17,7 @@ from ..errors import SchemaError, shorten
 from ..lazy import lazy
 from ..message import Problem, digest
 from .canonical import canonical, dumps, loads
-from .fit import FORMATS, decimals, faults, longest, narrowed
+from .fit import FORMATS, decimals, faults, has_field, longest, narrowed_at
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -76,16 +76,29 @@ class Schema:
     def narrow(self, allowed: Mapping[str, Iterable[object]], *, where: str | None = None) -> Schema:
         """Return a copy in which each named field takes only the values given; null stays if it was there.
 
+        Args:
+            allowed: by field; a dotted path leads into objects, through lists and unions: ``slots.name``. Of a union of
+                objects that one field tells apart, the values are that field's.
+
         Raises:
             SchemaError: no value is left, a value lies outside the static type, or the field cannot be narrowed.
+
+        >>> from typing import Literal
+        >>> from pydantic import create_model
+        >>> Slot = create_model("Slot", name=Literal["date", "time", "town"])
+        >>> Heard = create_model("Heard", slot=Slot)
+        >>> print(normalise(Heard).narrow({"slot.name": ["date"]}).problems({"slot": {"name": "town"}})[0].text)
+        'town' is not one of ["date"]
         """
-        if not allowed:
-            return self
-        properties = dict(self.tree["properties"])
+        tree = self.tree
         for field, values in allowed.items():
             plain = list({(type(v), v): v for v in map(_plain, values)}.values())
-            properties[field] = narrowed(properties[field], plain, f"{where or self.name}.{field}")
-        return Schema(self.name, {**self.tree, "properties": properties})
+            tree = narrowed_at(tree, field.split("."), plain, f"{where or self.name}.{field}")
+        return Schema(self.name, tree) if allowed else self
+
+    def has(self, path: str) -> bool:
+        """Whether there is a field at a dotted path, through lists and unions."""
+        return has_field(self.tree, path.split("."))
 
     def problems(self, value: object) -> list[Problem]:
         """Say what of ``value`` (JSON data) does not fit the schema: the first 20 problems."""

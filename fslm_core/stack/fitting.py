@@ -69,6 +69,17 @@ def _choices(annotation: Any) -> list[Any] | None:
     return None
 
 
+def labels(annotation: Any) -> list[Any] | None:
+    """The values a type is made of, as JSON data; None for a type that has others."""
+    bare = _bare(annotation)
+    if bare is bool:
+        return [False, True]
+    if not _is_union(bare):
+        return _choices(bare)
+    parts = [labels(part) for part in get_args(bare)]
+    return None if any(part is None for part in parts) else [value for part in parts for value in part or ()]
+
+
 def accepts_null(annotation: Any) -> bool:
     """Say whether null has a place in a type."""
     return fits(type(None), annotation)
@@ -88,4 +99,4 @@ def show(annotation: Any) -> str:
     return bare.__name__ if isinstance(bare, type) and not get_args(bare) else str(bare).replace("typing.", "")
 
 
-__all__ = ["accepts_null", "fits", "model_of", "show"]
+__all__ = ["accepts_null", "fits", "labels", "model_of", "show"]

@@ -43,6 +43,7 @@ class Row:
     texts: list[str] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     runners_up: list[tuple[int, float] | None] = field(default_factory=list)
+    runner_texts: list[str | None] = field(default_factory=list)
     forced: list[bool] = field(default_factory=list)
     pending: list[int] = field(default_factory=list)
     seen: int = 0
@@ -76,6 +77,7 @@ class Row:
             self._finish("stop")
             return
         self.pending = []
+        self.runner_texts.append(None if runner_up is None else self.writer.instead(runner_up[0]))
         self._write([token], [logprob], [runner_up], forced=False)
         if self.grammar:
             self.grammar.take([token])
@@ -85,6 +87,7 @@ class Row:
         """Append what is dictated, then finish if nothing is left to choose."""
         if self.grammar:
             dictated = self.grammar.advance(self.max_tokens - len(self.tokens))
+            self.runner_texts += [None] * len(dictated)
             self._write(dictated, [0.0] * len(dictated), [None] * len(dictated), forced=True)
             if self.grammar.finished:
                 self._finish("stop")
@@ -131,6 +134,7 @@ class Row:
             texts=tuple(self.texts),
             logprobs=tuple(self.logprobs),
             runners_up=tuple(self.runners_up),
+            runner_texts=tuple(self.runner_texts),
             forced=tuple(self.forced),
             finish_reason=self.finished or "stop",
             truncated=self.prompt.truncated,

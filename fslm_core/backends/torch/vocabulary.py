@@ -189,6 +189,13 @@ class Writer:
             return ""
         return self._decoder.decode(self._inner.decode_bytes([token]))
 
+    def instead(self, token: int) -> str:
+        """Return what :meth:`text` would, and write nothing."""
+        state = self._decoder.getstate()
+        text = self.text(token)
+        self._decoder.setstate(state)
+        return text
+
     def rest(self) -> str:
         """Return U+FFFD for a character that never came to its end, else nothing."""
         return self._decoder.decode(b"", final=True)

@@ -1,0 +1,186 @@
+"""How one stage makes one message: its function is called, or its model is asked, and what came is judged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..backends.protocol import Backend, ModelRef
+from ..errors import StageFailedError
+from ..events import AttemptFailed, RunEvent, TextWritten
+from ..message import Attempt, Message, Origin, Usage, derive_seed, digest, node_id
+from ..plugins import PluginHost
+from ..schema import canonical, content_id
+from ..stack import Node
+from ..stage import Decoding, Stage
+from .asking import answer, confidence_of, judge, request_of
+from .run import Run
+from .shadow import Beside
+from .tools import ToolRunner
+
+SEMANTICS = "1"
+"""Part of every ``work_key``; raised when the engine would do the same work otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One piece of work: what is to be done, where, and by whom.
+
+    Attributes:
+        path: of the step, with indices.
+        where: the place that errors name.
+        model: None for a tool.
+        decoding: in place of the stage's own, where given.
+        plain: the path without indices.
+    """
+
+    node: Node
+    path: str
+    where: str
+    origin: Origin
+    model: ModelRef | None
+    decoding: Decoding | None
+    plain: str
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes the messages of one run's stages. ``look`` is what errors say to do next."""
+
+    run: Run[Any]
+    backend: Backend
+    host: PluginHost
+    tools: ToolRunner
+    emit: Callable[[RunEvent], Awaitable[None]]
+    deadline: float | None
+    group: str
+    beside: Beside | None
+    look: str
+
+    async def make(self, work: Work, value: BaseModel, parents: tuple[str, ...]) -> Message[Any]:
+        """Make one message.
+
+        Raises:
+            FslmError: there is none.
+        """
+        assert isinstance(work.node, Stage)
+        if work.node.tool is not None:
+            return await self._tool(work, work.node, value, parents)
+        return await self._slm(work, work.node, value, parents)
+
+    async def _tool(
+        self, work: Work, stage: Stage[Any, Any], value: BaseModel, parents: tuple[str, ...]
+    ) -> Message[Any]:
+        assert stage.tool is not None
+        began = time.perf_counter()
+        scored = await self.tools.call(stage, value, work.where)
+        raw = canonical(scored.output)
+        judged = time.perf_counter()
+        problems = self.host.check_message(stage, scored.output, value)
+        ended = time.perf_counter()
+        usage = Usage(seconds=ended - began, validate=ended - judged)
+        attempt = Attempt(0, None, raw, tuple(problems), usage)
+        if problems:
+            await self._failed(work, attempt, parents)
+            raise StageFailedError(
+                "the message was refused", where=work.where, problems=problems, attempts=[attempt], hint=self.look
+            )
+        key = digest(SEMANTICS, work.origin.fingerprint, canonical(value)) if stage.tool.pure else ""
+        return self._made(work, scored.output, (attempt,), dict(scored.confidence) or None, key, None)
+
+    async def _slm(
+        self, work: Work, stage: Stage[Any, Any], value: BaseModel, parents: tuple[str, ...]
+    ) -> Message[Any]:
+        assert work.model is not None
+        began = time.perf_counter()
+        schema = stage.narrowed(value)
+        prompt = stage.render(value)
+        rendered = time.perf_counter() - began
+        if self.beside is not None:
+            self.beside.step(work.plain, work.path, stage, value, prompt, schema, parents)
+
+        given = content_id(value)
+        decoding = work.decoding or stage.decoding
+        attempts: list[Attempt] = []
+        for index in range(decoding.attempts):
+            seed = derive_seed(self.run.seed, work.path, 0, index)
+            request = request_of(
+                stage,
+                prompt,
+                schema,
+                work.model,
+                decoding=decoding,
+                id=node_id(self.run.id, work.path, 0, index),
+                seed=seed,
+                deadline=self.deadline,
+                group=self.group or self.run.id,
+                run=self.run.id,
+                input=given,
+            )
+            generation = await answer(self.backend, request, work.where, self._written(work.path, index))
+            judged = time.perf_counter()
+            content, attempt = judge(self.host, stage, value, schema, generation, index)
+            ended = time.perf_counter()
+            times = replace(attempt.usage, render=rendered, validate=ended - judged, seconds=ended - began)
+            attempt = replace(attempt, prompt=prompt, usage=times)
+            attempts.append(attempt)
+            began, rendered = ended, 0.0
+            if content is not None:
+                sampled = [str(seed) if decoding.temperature > 0 else None]
+                if work.decoding is not None:
+                    sampled.append(repr(work.decoding))
+                key = digest(SEMANTICS, work.origin.fingerprint, canonical(value), schema.id, *sampled)
+                narrowed = schema.tree if stage.narrow else None
+                return self._made(work, content, tuple(attempts), confidence_of(generation), key, narrowed)
+            await self._failed(work, attempt, parents)
+        raise StageFailedError(
+            f"the stage {stage.name} gave no valid message",
+            where=work.where,
+            problems=attempts[-1].problems,
+            attempts=attempts,
+            hint=self.look,
+        )
+
+    def _written(self, path: str, attempt: int) -> Callable[[str], Awaitable[None]]:
+        """Tells of each piece that an attempt writes."""
+        pieces: list[str] = []
+
+        async def written(text: str) -> None:
+            pieces.append(text)
+            await self.emit(TextWritten(self.run.id, path, text, attempt, pieces, len(pieces)))
+
+        return written
+
+    async def _failed(self, work: Work, attempt: Attempt, parents: tuple[str, ...]) -> None:
+        place = node_id(self.run.id, work.path, 0, attempt.index)
+        started = time.time() - attempt.usage.seconds
+        await self.emit(AttemptFailed(self.run.id, work.path, place, attempt, work.origin, parents, started))
+
+    def _made(
+        self,
+        work: Work,
+        content: BaseModel,
+        attempts: tuple[Attempt, ...],
+        confidence: Mapping[str, float] | None,
+        work_key: str,
+        narrowed: Mapping[str, Any] | None,
+    ) -> Message[Any]:
+        return Message(
+            work.path,
+            content,
+            node_id=node_id(self.run.id, work.path, 0, attempts[-1].index),
+            content_id=content_id(content),
+            work_key=work_key,
+            attempts=attempts,
+            usage=sum((a.usage for a in attempts), Usage()),
+            confidence=confidence,
+            origin=work.origin,
+            narrowed=narrowed,
+        )
+
+
+__all__ = ["SEMANTICS", "Maker", "Work"]
