@@ -17,6 +17,7 @@ from .marks import marks_of, unmarked
 from .recorder import OnFailure, Recorder, concerns_all
 from .redact import Redactor, bare_error, kind_of, spelt
 from .rows import RunRow, StoredAttempt, StoredContent, StoredNode, StoredRun, StoredSpan
+from .sessions import SavedSession, Sessions, check_id
 from .store import TraceStore
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "Recorder",
     "Redactor",
     "RunRow",
+    "SavedSession",
+    "Sessions",
     "Shadowed",
     "StoredAttempt",
     "StoredContent",
@@ -34,6 +37,7 @@ __all__ = [
     "StoredSpan",
     "TraceStore",
     "bare_error",
+    "check_id",
     "concerns_all",
     "kind_of",
     "marks_of",

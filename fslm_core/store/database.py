@@ -1,11 +1,14 @@
-"""The SQLite file: its five tables, how it is opened, and what its errors mean.
+"""The SQLite file of a trace: its five tables, how it is opened, and what its errors mean.
+
+fslm's other databases are opened by the same rules; a :class:`Kind` says what differs.
 
 ``runs`` one row a run · ``nodes`` one row a step that ran or was skipped · ``attempts`` one row a try ·
 ``contents`` every message's JSON, equal ones once · ``blobs`` the arrays of an attempt, token by token.
 
 What a candidate gave beside a step is a row of ``nodes`` too, its ``step`` followed by ``~candidate``, with what came
-of comparing the two in ``compared``. That column is younger than version 1 of the database: who writes adds it where it
-is missing, and an fslm that does not know it reads and writes the rest as ever.
+of comparing the two in ``compared``; ``doubt`` has the fields that a message abstained on, and its alternatives. These
+columns are younger than version 1 of the database: who writes adds them where they are missing, and an fslm that does
+not know them reads and writes the rest as ever.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,6 +29,9 @@ from .forking import Connection, inherited_nowhere, inside
 APPLICATION_ID = 0x66736C6D  # "fslm"
 VERSION = 1
 BUSY_SECONDS = 5.0
+_LONG = f"{BUSY_SECONDS:g} seconds"
+_LATER = ("compared", "doubt")
+"""Columns of ``nodes`` that came after version 1."""
 
 _TABLES = """
 CREATE TABLE runs (
@@ -43,7 +50,7 @@ CREATE TABLE nodes (
     status TEXT NOT NULL, skipped_by TEXT, parents TEXT NOT NULL,
     stage TEXT, plugin TEXT, version TEXT, model TEXT, backend TEXT, tuned INTEGER, fingerprint TEXT,
     work_key TEXT, content_id TEXT, usage TEXT, confidence TEXT, narrowed TEXT,
-    started REAL, seconds REAL, compared TEXT
+    started REAL, seconds REAL, compared TEXT, doubt TEXT
 );
 CREATE INDEX nodes_run ON nodes (run, seq);
 CREATE INDEX nodes_content ON nodes (content_id);
@@ -61,24 +68,62 @@ CREATE TABLE blobs (
 """
 
 
-def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One of fslm's databases, and how errors speak of it.
+
+    Attributes:
+        name: as in "the trace database".
+        what: what a file of this kind is, as in "not a trace of fslm".
+        tables: the statements that make an empty one.
+        setting: where its file is set.
+        without: how to go on without it.
+        anew: when a new one is made where there is none.
+        nothing: what is said where there is none to read, and what to do.
+    """
+
+    name: str
+    what: str
+    application_id: int
+    version: int
+    tables: str
+    setting: str
+    without: str
+    anew: str
+    nothing: tuple[str, str]
+
+
+TRACE = Kind(
+    name="trace database",
+    what="a trace",
+    application_id=APPLICATION_ID,
+    version=VERSION,
+    tables=_TABLES,
+    setting="trace.path",
+    without="set trace.on_failure = 'continue' to run without a trace",
+    anew="at the next run",
+    nothing=("there is no trace yet", "run a stack first: `fslm run STACK INPUT`"),
+)
+
+
+def connect(path: Path, *, readonly: bool, kind: Kind = TRACE) -> sqlite3.Connection:
     """Open the database at ``path``; unless ``readonly``, make it (0600, its folders 0700) where there is none.
 
     Raises:
-        StoreError: no file to read, a folder in its place, not a trace database, corrupt, of a newer version,
+        StoreError: no file to read, a folder in its place, not a database of this kind, corrupt, of a newer version,
             read-only, or locked for longer than five seconds.
     """
     if path.is_dir():
         raise StoreError(
-            "a folder stands where the trace database should be", where=str(path), hint="set trace.path to a file"
+            f"a folder stands where the {kind.name} should be", where=str(path), hint=f"set {kind.setting} to a file"
         )
-    with translated(path), understood(path), inside:
+    with translated(path, kind), understood(path, kind), inside:
         if readonly:
-            return _reader(path)
+            return _reader(path, kind)
         _touch(path)
         connection = _connected(f"file:{quote(str(path))}?mode=rw")
         try:
-            _writable(connection, path)
+            _writable(connection, path, kind)
         except BaseException:
             connection.close()
             raise
@@ -86,60 +131,61 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
+def translated(path: Path, kind: Kind = TRACE) -> Iterator[None]:
     """Turn what sqlite and the file system raise into a :class:`StoreError` that says what to do."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise explained(error, path) from error
+        raise explained(error, path, kind) from error
 
 
 @contextmanager
-def understood(path: Path) -> Iterator[None]:
+def understood(path: Path, kind: Kind = TRACE) -> Iterator[None]:
     """Turn what comes of rows that nobody wrote so into a :class:`StoreError`: bytes of the file were changed."""
     try:
         yield
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, zlib.error) as error:
-        what, hint = _MEANINGS[sqlite3.SQLITE_CORRUPT]
+        what, hint = _meanings(kind)[sqlite3.SQLITE_CORRUPT]
         raise StoreError(what, where=str(path), found=f"{type(error).__name__}: {error}", hint=hint) from error
 
 
-def explained(error: Exception, path: Path) -> StoreError:
+def explained(error: Exception, path: Path, kind: Kind = TRACE) -> StoreError:
     """The :class:`StoreError` for what sqlite or the file system raised."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if isinstance(error, OSError):
         code = _OF_THE_SYSTEM.get(error.errno or 0, sqlite3.SQLITE_CANTOPEN)
-    what, hint = _MEANINGS.get(
-        code, (f"the trace database failed: {error}", "report it, and set trace.path to another file")
-    )
+    unknown = (f"the {kind.name} failed: {error}", f"report it, and set {kind.setting} to another file")
+    what, hint = _meanings(kind).get(code, unknown)
     return StoreError(what, where=str(path), hint=hint)
 
 
-_ELSEWHERE = (
-    "set FSLM_DATA_DIR (or trace.path) to a place that can be written, "
-    "or trace.on_failure = 'continue' to run without a trace"
-)
-_MEANINGS = {
-    sqlite3.SQLITE_BUSY: (
-        f"another process has locked the trace database for more than {BUSY_SECONDS:g} seconds",
-        "end the program that holds it, or set trace.path to another file",
-    ),
-    sqlite3.SQLITE_FULL: (
-        "the disk is full",
-        "free some space, or set trace.on_failure = 'continue' to run without a trace",
-    ),
-    sqlite3.SQLITE_READONLY: (
-        "the trace database cannot be written",
-        f"give yourself write access to the file and its folder, or {_ELSEWHERE}",
-    ),
-    sqlite3.SQLITE_CANTOPEN: (
-        "the trace database cannot be opened",
-        f"see that its folder can be made and is yours, or {_ELSEWHERE}",
-    ),
-    sqlite3.SQLITE_CORRUPT: ("the trace database is damaged", "move the file away; a new one is made at the next run"),
-    sqlite3.SQLITE_NOTADB: ("the file is not a database", "set trace.path to another file, or move this one away"),
-    sqlite3.SQLITE_IOERR: ("the disk failed under the trace database", "look at the disk and its free space"),
-}
+def _meanings(kind: Kind) -> dict[int, tuple[str, str]]:
+    """What each of sqlite's codes means, and what to do."""
+    without = kind.without.removeprefix("set ")
+    elsewhere = f"set FSLM_DATA_DIR (or {kind.setting}) to a place that can be written, or {without}"
+    return {
+        sqlite3.SQLITE_BUSY: (
+            f"another process has locked the {kind.name} for more than {_LONG}",
+            f"end the program that holds it, or set {kind.setting} to another file",
+        ),
+        sqlite3.SQLITE_FULL: ("the disk is full", f"free some space, or {kind.without}"),
+        sqlite3.SQLITE_READONLY: (
+            f"the {kind.name} cannot be written",
+            f"give yourself write access to the file and its folder, or {elsewhere}",
+        ),
+        sqlite3.SQLITE_CANTOPEN: (
+            f"the {kind.name} cannot be opened",
+            f"see that its folder can be made and is yours, or {elsewhere}",
+        ),
+        sqlite3.SQLITE_CORRUPT: (f"the {kind.name} is damaged", f"move the file away; a new one is made {kind.anew}"),
+        sqlite3.SQLITE_NOTADB: (
+            "the file is not a database",
+            f"set {kind.setting} to another file, or move this one away",
+        ),
+        sqlite3.SQLITE_IOERR: (f"the disk failed under the {kind.name}", "look at the disk and its free space"),
+    }
+
+
 _OF_THE_SYSTEM = {
     errno.ENOSPC: sqlite3.SQLITE_FULL,
     errno.EACCES: sqlite3.SQLITE_READONLY,
@@ -165,71 +211,75 @@ def _touch(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
-def _writable(connection: sqlite3.Connection, path: Path) -> None:
-    _recognise(connection, path)
+def _writable(connection: sqlite3.Connection, path: Path, kind: Kind) -> None:
+    _recognise(connection, path, kind)
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "temp_store = MEMORY"):
         connection.execute(f"PRAGMA {pragma}")
     if _is_empty(connection):
         with transaction(connection):
             if _is_empty(connection):  # nobody made it between the look and the lock
-                _create(connection)
-    _complete(connection)
+                _create(connection, kind)
+    if kind is TRACE:
+        _complete(connection)
     connection.execute("BEGIN IMMEDIATE")
     try:
-        connection.execute(f"PRAGMA user_version = {VERSION}")  # a read-only file shows itself only when written to
+        connection.execute(f"PRAGMA user_version = {kind.version}")  # a read-only file shows itself when written to
     finally:
         connection.execute("ROLLBACK")
 
 
-def _reader(path: Path) -> sqlite3.Connection:
-    nothing = StoreError("there is no trace yet", where=str(path), hint="run a stack first: `fslm run STACK INPUT`")
+def _reader(path: Path, kind: Kind) -> sqlite3.Connection:
+    what, hint = kind.nothing
+    nothing = StoreError(what, where=str(path), hint=hint)
     if not path.exists():
         raise nothing
     location = f"file:{quote(str(path))}?mode=ro"
     try:
-        connection = _recognised(location, path)
+        connection = _recognised(location, path, kind)
     except sqlite3.OperationalError:  # a folder that cannot be written has no place for the shared index
         if Path(f"{path}-wal").exists():
             raise
-        connection = _recognised(f"{location}&immutable=1", path)
+        connection = _recognised(f"{location}&immutable=1", path, kind)
     if _is_empty(connection):
         connection.close()
         raise nothing
     return connection
 
 
-def _recognised(uri: str, path: Path) -> sqlite3.Connection:
+def _recognised(uri: str, path: Path, kind: Kind) -> sqlite3.Connection:
     connection = _connected(uri)
     try:
-        _recognise(connection, path)
+        _recognise(connection, path, kind)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _recognise(connection: sqlite3.Connection, path: Path) -> None:
+def _recognise(connection: sqlite3.Connection, path: Path, kind: Kind) -> None:
     """Refuse what is not ours, before anything is written to it."""
     empty = _is_empty(connection)  # asked first: whoever makes the tables sets the id in the same transaction
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if application != APPLICATION_ID and not empty:
+    if application != kind.application_id and not empty:
         raise StoreError(
-            "the file is a database, but not a trace of fslm", where=str(path), hint="set trace.path to another file"
+            f"the file is a database, but not {kind.what} of fslm",
+            where=str(path),
+            hint=f"set {kind.setting} to another file",
         )
     if connection.execute("SELECT 1 FROM sqlite_master WHERE type IN ('view', 'trigger') LIMIT 1").fetchone():
         raise StoreError(
-            "the trace database holds a program of its own, a view or a trigger, which none of fslm's does",
+            f"the {kind.name} holds a program of its own, a view or a trigger, which none of fslm's does",
             where=str(path),
-            hint="do not use it, or ask whoever gave it to you; a new one is made at the next run elsewhere",
+            hint=f"do not use it, or ask whoever gave it to you; a new one is made {kind.anew} elsewhere",
         )
-    if version > VERSION:
+    if version > kind.version:
         raise StoreError(
-            "the trace database was written by a newer fslm",
+            f"the {kind.name} was written by a newer fslm",
             where=str(path),
             found=f"version {version}",
-            expected=f"version {VERSION} or older",
-            hint="upgrade with `python -m pip install --upgrade fslm-core`, or set trace.path to another file",
+            expected=f"version {kind.version} or older",
+            hint=f"upgrade with `python -m pip install --upgrade fslm-core`, or set {kind.setting} to another file",
         )
 
 
@@ -237,23 +287,24 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
     return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
 
 
-def _create(connection: sqlite3.Connection) -> None:
-    for statement in filter(str.strip, _TABLES.split(";")):
+def _create(connection: sqlite3.Connection, kind: Kind) -> None:
+    for statement in filter(str.strip, kind.tables.split(";")):
         connection.execute(statement)
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute(f"PRAGMA application_id = {kind.application_id}")
+    connection.execute(f"PRAGMA user_version = {kind.version}")
 
 
 def _complete(connection: sqlite3.Connection) -> None:
     """Add the columns that came later to a database that lacks them."""
-    if not _has_later(connection):
+    if _missing(connection):
         with transaction(connection):
-            if not _has_later(connection):  # nobody added it between the look and the lock
-                connection.execute("ALTER TABLE nodes ADD COLUMN compared TEXT")
+            for name in _missing(connection):  # looked at again: somebody may have added it before the lock was ours
+                connection.execute(f"ALTER TABLE nodes ADD COLUMN {name} TEXT")
 
 
-def _has_later(connection: sqlite3.Connection) -> bool:
-    return any(row[1] == "compared" for row in connection.execute("PRAGMA table_info(nodes)"))
+def _missing(connection: sqlite3.Connection) -> list[str]:
+    found = {row[1] for row in connection.execute("PRAGMA table_info(nodes)")}
+    return [name for name in _LATER if name not in found]
 
 
 @contextmanager
@@ -273,7 +324,9 @@ def transaction(connection: sqlite3.Connection, *, write: bool = True) -> Iterat
 __all__ = [
     "APPLICATION_ID",
     "BUSY_SECONDS",
+    "TRACE",
     "VERSION",
+    "Kind",
     "connect",
     "explained",
     "transaction",

@@ -119,6 +119,7 @@ class Encoder:
             "usage": _usage(message.usage),
             "confidence": _or_none(kept.confidence(message)),
             "narrowed": _or_none(kept.narrowed(message)),
+            "doubt": _or_none(_doubt(message, kept)),
             "seconds": message.usage.seconds,
         }
         tries = _attempts(message, kept, content)
@@ -237,18 +238,31 @@ def _skipped(run: str, skipped: Skipped) -> Statement:
 
 
 def _forget_failures(row: Mapping[str, Value]) -> list[Statement]:
-    """A step that got there after all tells of its failed tries itself."""
-    place = (row["run"], row["step"], row["idx"])
-    failed = "SELECT id FROM nodes WHERE run = ? AND step = ? AND idx = ? AND status = 'failed'"
+    """A step that got there after all tells of its failed tries itself.
+
+    They are looked for by their names alone, which differ in the last part: a run may have thousands of nodes.
+    """
+    place = str(row["id"]).rpartition("/")[0]
+    those = "id > ? AND id < ? AND +run = ? AND step = ? AND idx = ? AND status = 'failed'"
+    values = (f"{place}/", f"{place}0", row["run"], row["step"], row["idx"])  # in ASCII, 0 follows the stroke
+    failed = f"SELECT id FROM nodes WHERE {those}"
     return [
-        (f"DELETE FROM blobs WHERE node IN ({failed})", place),
-        (f"DELETE FROM attempts WHERE node IN ({failed})", place),
-        ("DELETE FROM nodes WHERE run = ? AND step = ? AND idx = ? AND status = 'failed'", place),
+        (f"DELETE FROM blobs WHERE node IN ({failed})", values),
+        (f"DELETE FROM attempts WHERE node IN ({failed})", values),
+        (f"DELETE FROM nodes WHERE {those}", values),
     ]
 
 
 def _content(content: KeptContent) -> Statement:
     return _insert("INSERT OR IGNORE", "contents", {name: getattr(content, name) for name in KeptContent.__slots__})
+
+
+def _doubt(message: Message[Any], kept: Keeper) -> dict[str, Any] | None:
+    """What a message abstained on, and what else it might have said."""
+    if not message.abstained:
+        return None
+    others = {name: [list(pair) for pair in pairs] for name, pairs in kept.alternatives(message).items()}
+    return {"fields": list(message.abstained), "alternatives": others}
 
 
 def _attempts(message: Message[Any], kept: Keeper, content: KeptContent) -> list[Statement]:

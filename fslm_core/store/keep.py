@@ -8,7 +8,6 @@ times and the names that programs are made of (stacks, steps, stages, fields, sc
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
@@ -20,8 +19,9 @@ from ..events import AttemptFailed
 from ..message import Attempt, Marks, Message, Origin, Problem, TokenTrace
 from ..prompt import REDACTED, Prompt, Span
 from ..schema import dumps, plain_data, schema_id_of, sensitive_fields
+from .marks import made_at
 from .privacy import Key, blank, names_of
-from .redact import Redactor, bare_error, problem_as, spelt
+from .redact import Alternatives, Redactor, bare_error, problem_as, spelt
 
 ContentMode = Literal["full", "redacted", "none"]
 Source: TypeAlias = Message[Any] | AttemptFailed
@@ -79,6 +79,10 @@ class Keeper:
         """The confidence by field; the engine's own has no other names, but a tool's function may write any."""
         return None if message.confidence is None else dict(message.confidence)
 
+    def alternatives(self, message: Message[Any]) -> Alternatives:
+        """What else the message might have said, by field: label and probability."""
+        return message.alternatives
+
     def attempt(self, attempt: Attempt, source: Source, content: KeptContent | None) -> KeptAttempt:
         """One try of ``source``; ``content`` is what it gave, or None if it gave nothing valid."""
         return KeptAttempt(
@@ -135,6 +139,9 @@ class RedactedKeeper(Keeper):
     def confidence(self, message: Message[Any]) -> dict[str, float] | None:
         return _by_field(message)
 
+    def alternatives(self, message: Message[Any]) -> Alternatives:
+        return self._redactor.alternatives(message.alternatives, type(message.content), message.step)
+
     def attempt(self, attempt: Attempt, source: Source, content: KeptContent | None) -> KeptAttempt:
         kept = super().attempt(attempt, source, content)
         if not self._redactor.touched:
@@ -171,14 +178,14 @@ class ShapeKeeper(Keeper):
 
     def __init__(self, key: Key) -> None:
         self._key = key
-        self._marked: Mapping[str, frozenset[str]] = {}
+        self._marks = Marks({}, {})
 
     def begin(self, message: Message[Any], marks: Marks | None) -> None:
-        self._marked = marks.made if marks else {}
+        self._marks = marks or Marks({}, {})
 
     def content(self, message: Message[Any]) -> KeptContent:
         model: type[BaseModel] = type(message.content)
-        paths = sensitive_fields(model) | self._marked.get(message.step, frozenset())
+        paths = made_at(self._marks, message.step, model)
         clean = blank(plain_data(message.content), paths)  # its very length may tell
         shape = dumps(shape_of(clean, names_of(model)))
         return self._content(message, self._key.hash(self.mode, message.content_id), shape)
@@ -193,6 +200,9 @@ class ShapeKeeper(Keeper):
 
     def confidence(self, message: Message[Any]) -> dict[str, float] | None:
         return _by_field(message)
+
+    def alternatives(self, message: Message[Any]) -> Alternatives:
+        return {}
 
     def attempt(self, attempt: Attempt, source: Source, content: KeptContent | None) -> KeptAttempt:
         output = source.origin.output if source.origin else None

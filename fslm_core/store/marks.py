@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from ..message import Marks
+from ..message import Marks, plain_path
 from ..schema import is_denied, sensitive_fields
-from ..stack import INPUT, OUTPUT, Source, Stack, Wiring
+from ..stack import INPUT, OUTPUT, SESSION, Source, Stack, Step, Wiring, places
 from ..stage import Stage
 
 _Paths = dict[str, set[str]]
@@ -27,6 +27,12 @@ def marks_of(stack: Stack[Any, Any]) -> Marks:
     - what a stage that makes a marked field is given, for the value may stand in it. Fields that can hold nothing but
       their author's labels, and those marked ``{"sensitive": False}``, are left out.
 
+    A shape within the stack is one thing: where anything in it or about it is marked, so is every field of every
+    message in it that can hold more than labels, for its steps hand on to each other what they were given.
+
+    So is a session: where anything is marked, it holds what somebody said in earlier runs, whose values no later run
+    knows. What a turn leaves in it the next one reads: the two have the same marks.
+
     Raises:
         CheckError: the stack cannot be wired.
     """
@@ -34,14 +40,22 @@ def marks_of(stack: Stack[Any, Any]) -> Marks:
     made: _Paths = defaultdict(set)
     made[INPUT] |= _own(stack.input)
     given[OUTPUT] |= _own(stack.output)
-    for step in stack.steps:
-        given[step.name] |= _own(step.stage.input)
-        made[step.name] |= _own(step.stage.output)
+    if stack.session is not None:
+        given[SESSION] |= _own(stack.session)
+    for path, step in places(stack):
+        given[path] |= _own(step.node.input)
+        made[path] |= _own(step.node.output)
     before = -1
     while before != (before := sum(map(len, given.values())) + sum(map(len, made.values()))):
         for step in stack.steps:
-            _inside(step.stage, given[step.name], made[step.name])
+            if isinstance(step.node, Stage):
+                _inside(step.node, given[step.name], made[step.name])
+            else:
+                _throughout(step, given, made)
         _between(stack.wiring, given, made)
+        if stack.session is not None and (any(given.values()) or any(made.values())):
+            given[SESSION] |= made[SESSION] | set(_open_fields(stack.session, given[SESSION] | made[SESSION]))
+            made[SESSION] |= given[SESSION]
     made[OUTPUT] = given[OUTPUT]
     return Marks(_frozen(given), _frozen(made))
 
@@ -77,6 +91,36 @@ def _inside(stage: Stage[Any, Any], given: set[str], made: set[str]) -> None:
             given.add(path)
     if any(_may_hold_more(stage.output, mark) for mark in made if mark.partition(".")[0] not in stage.narrow):
         given |= set(_open_fields(stage.input, given))
+
+
+def _throughout(shape: Step, given: _Paths, made: _Paths) -> None:
+    """Within one shape: everything that may hold what is marked anywhere in it."""
+    assert not isinstance(shape.node, Stage)
+    here = [(shape.name, shape), *places(shape.node, shape.name)]
+    if any(given[path] or made[path] for path, _ in here):
+        for path, step in here:
+            given[path] |= set(_open_fields(step.node.input, given[path]))
+            made[path] |= set(_open_fields(step.node.output, made[path]))
+
+
+def made_at(marks: Marks, step: str, model: type[BaseModel]) -> frozenset[str]:
+    """The sensitive fields of a message at a step, whose path may have indices.
+
+    A decision of a shape is a message that no step makes: where anything is marked, all it may hold is taken to be.
+    """
+    return _at(marks, marks.made, step, model)
+
+
+def given_at(marks: Marks, step: str, model: type[BaseModel]) -> frozenset[str]:
+    """The sensitive fields of what a step is given, as :func:`made_at`."""
+    return _at(marks, marks.given, step, model)
+
+
+def _at(marks: Marks, paths: Mapping[str, frozenset[str]], step: str, model: type[BaseModel]) -> frozenset[str]:
+    own, marked = _own(model), paths.get(plain_path(step))
+    if marked is None:
+        return own | frozenset(_open_fields(model, set())) if marks else own
+    return own | marked
 
 
 def _between(wiring: Wiring, given: _Paths, made: _Paths) -> None:
@@ -132,4 +176,4 @@ def _frozen(paths: _Paths) -> dict[str, frozenset[str]]:
     return {name: frozenset(found) for name, found in paths.items()}
 
 
-__all__ = ["marks_of", "unmarked"]
+__all__ = ["given_at", "made_at", "marks_of", "unmarked"]

@@ -212,14 +212,14 @@ class Recorder:
         self._recovered()
 
     def _may_go(self, entry: _Entry) -> bool:
-        """What still comes of a run that lost a record is dropped, and its success is written as a failure."""
+        """What still comes of a run that lost a record is dropped, and unless it was cancelled its end is a failure."""
         damage = self._damaged.get(entry.run)
         if damage is None:
             return True
         if entry.finish is None:
             entry.fault = damage
             return False
-        if entry.finish.status == "succeeded":
+        if entry.finish.status in ("succeeded", "review"):
             entry.statements = self._encoder.encode(_as_failed(entry.finish, damage))
             entry.fault = damage
         del self._damaged[entry.run]

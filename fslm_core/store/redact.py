@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 
 from ..errors import FslmError, StageFailedError
 from ..message import Marks, Problem
 from ..prompt import REDACTED
-from ..schema import plain_data, sensitive_fields
+from ..schema import plain_data
 from ..stack import INPUT, OUTPUT
+from .marks import given_at, made_at
 from .privacy import Secrets, blank, labels_of, names_of, pick
+
+Alternatives: TypeAlias = Mapping[str, tuple[tuple[Any, float], ...]]
+"""By field, labels and their probability."""
 
 
 class Redactor:
@@ -65,11 +69,11 @@ class Redactor:
 
     def made(self, model: type[BaseModel], step: str) -> frozenset[str]:
         """The sensitive fields of the message that ``step`` makes."""
-        return sensitive_fields(model) | self._marks.made.get(step, frozenset())
+        return made_at(self._marks, step, model)
 
     def given(self, model: type[BaseModel], step: str) -> frozenset[str]:
         """The sensitive fields of what ``step`` is given."""
-        return sensitive_fields(model) | self._marks.given.get(step, frozenset())
+        return given_at(self._marks, step, model)
 
     def content(self, model: BaseModel, step: str = OUTPUT) -> Any:
         """The message of ``step`` as JSON data: sensitive fields blanked, others without the values of those.
@@ -91,6 +95,16 @@ class Redactor:
             for name, tree in schema.get("properties", {}).items()
         }
         return {name: properties if name == "properties" else tree for name, tree in schema.items()}
+
+    def alternatives(self, given: Alternatives, model: type[BaseModel], step: str) -> Alternatives:
+        """What else the message of ``step`` might have said: of a sensitive field nothing, of no other a secret."""
+        hidden = {path.partition(".")[0] for path in self.made(model, step)}
+        labels = labels_of(model)
+        return {
+            name: tuple((self.secrets.scrub(label, keep=labels), chance) for label, chance in pairs)
+            for name, pairs in given.items()
+            if name not in hidden
+        }
 
     def _narrowed(self, node: Any, labels: frozenset[str]) -> Any:
         if isinstance(node, Mapping):
@@ -142,4 +156,4 @@ def _leading(parts: list[str], names: frozenset[str]) -> Iterator[str]:
         yield part
 
 
-__all__ = ["Redactor", "bare_error", "kind_of", "problem_as", "spelt"]
+__all__ = ["Alternatives", "Redactor", "bare_error", "kind_of", "problem_as", "spelt"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from ..message import CANDIDATE, Problem, TokenTrace, Usage
@@ -19,7 +19,7 @@ class RunRow:
     """One line about a run.
 
     Attributes:
-        status: ``running``, ``succeeded``, ``failed``, ``cancelled`` or ``interrupted``.
+        status: ``running``, ``succeeded``, ``failed``, ``cancelled``, ``review`` or ``interrupted``.
         started: Unix seconds; so is ``ended``, which is None while a run goes on and where it was interrupted.
         content: what was kept of it: ``full``, ``redacted`` or ``none``.
         error: the error's code and texts, or None.
@@ -109,6 +109,7 @@ class StoredNode:
     Attributes:
         same: of a candidate: whether it said what the step said; None where one of them gave no message.
         agreed: of a candidate: the same field by field.
+        abstained: the fields the message was not sure enough of; ``alternatives``: for those, labels and probability.
     """
 
     id: str
@@ -136,6 +137,8 @@ class StoredNode:
     attempts: tuple[StoredAttempt, ...]
     same: bool | None = None
     agreed: dict[str, bool] | None = None
+    abstained: tuple[str, ...] = ()
+    alternatives: dict[str, tuple[tuple[Any, float], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +204,7 @@ def _node(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredNode:
     )
     tries = tuple(map(_attempt, attempts))
     usage = _usage(row["usage"])
+    doubt = _later(row, "doubt")
     if row["status"] == "failed":  # its tries were told one by one, and no message ever summed them up
         usage = sum((t.usage for t in tries), Usage())
     return StoredNode(
@@ -227,17 +231,25 @@ def _node(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredNode:
         started=_number(row["started"]),
         seconds=usage.seconds if row["status"] == "failed" else _number(row["seconds"]),
         attempts=tries,
+        abstained=tuple(doubt.get("fields", ())),
+        alternatives={name: tuple(map(tuple, pairs)) for name, pairs in doubt.get("alternatives", {}).items()},
     )
 
 
 def _shadow(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredNode:
-    compared = _json(row["compared"]) if "compared" in row.keys() else None  # noqa: SIM118 (a row's keys)
+    compared = _later(row, "compared")
     return replace(
         _node(connection, row),
         step=row["step"].removesuffix(CANDIDATE),
-        same=(compared or {}).get("same"),
-        agreed=(compared or {}).get("fields"),
+        same=compared.get("same"),
+        agreed=compared.get("fields"),
     )
+
+
+def _later(row: sqlite3.Row, column: str) -> dict[str, Any]:
+    """What stands in a column that a database of before does not have."""
+    found = _json(row[column]) if column in row.keys() else None  # noqa: SIM118 (a row's keys)
+    return dict(found or {})
 
 
 def _attempt(row: sqlite3.Row) -> StoredAttempt:
