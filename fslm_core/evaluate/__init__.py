@@ -12,6 +12,8 @@ Needs the extra ``fslm-core[eval]``.
 
 from __future__ import annotations
 
+from .calibrating import calibrate
+from .calibration import Accepted, Calibration, CascadeCalibration, FieldCalibration
 from .evaluating import Plan, Rows, Work, evaluate, require_extra
 from .gold import Cases, read_cases
 from .results import (
@@ -33,10 +35,14 @@ from .running import Progress
 from .writing import write_report
 
 __all__ = [
+    "Accepted",
     "Bin",
+    "Calibration",
+    "CascadeCalibration",
     "Cases",
     "Confusion",
     "ControlReport",
+    "FieldCalibration",
     "FieldReport",
     "Figure",
     "Interval",
@@ -51,6 +57,7 @@ __all__ = [
     "ViewReport",
     "Work",
     "Wrong",
+    "calibrate",
     "evaluate",
     "read_cases",
     "require_extra",

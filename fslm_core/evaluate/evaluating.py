@@ -169,7 +169,7 @@ class Plan:
         found = {}
         for step in self.stack.steps:
             rows, known = coverage(self.cases, step)
-            specs = fields_of(step.stage.output)
+            specs = fields_of(step.node.output)
             if rows:  # where gold has all of them skip it, running it is still wrong
                 found[step.name] = tuple(s for s in specs if s.name.partition(".")[0] in known) or specs
         return found
@@ -297,10 +297,10 @@ class Work:
         cases = self.plan.cases
         gold = [case.steps[step.name] for case in cases]
         known, names = coverage(cases, step)
-        missing = sorted(set(step.stage.output.model_fields) - names) if names else []
+        missing = sorted(set(step.node.output.model_fields) - names) if names else []
         about: dict[str, Any] = {
             "name": step.name,
-            "stage": step.stage.name,
+            "stage": step.node.name,
             "when": step.when,
             "origin": dict(next((p.origins[step.name] for p in passages if step.name in p.origins), {})),
             "gold_rows": known,
@@ -354,7 +354,7 @@ def _failures(answers: Sequence[Answer]) -> dict[str, int]:
 
 
 def _why_unknown(step: Step) -> str:
-    fields = ", ".join(step.stage.output.model_fields)
+    fields = ", ".join(step.node.output.model_fields)
     return (
         f"the stack's output takes over none of its fields ({fields}) as they are, and no row has"
         f' "steps": {{"{step.name}": {{…}}}}'

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from ..engine.walk import read_input
+from ..engine.reading import read_input
 from ..errors import FslmError, PromptError, SchemaError
 from ..schema import dumps, plain_data, problems_of
-from ..stack import INPUT, OUTPUT, Stack, Step
+from ..stack import INPUT, OUTPUT, SESSION, Stack, Step
+from ..stage import Stage
 from ..store import marks_of
 from .fields import Json, Mark
 
@@ -106,12 +107,13 @@ class _Reader:
             raise _misfit(f"'steps' is an object whose names are steps of the stack ({names})")
         input = self._input(row["input"])
         gold = self._valid(self._stack.output, row["output"], "output")
-        steps: dict[str, Json | Mark] = {INPUT: plain_data(input)}
+        before = begun(self._stack, input)
+        steps: dict[str, Json | Mark] = {**before}
         for step in self._stack.steps:
             steps[step.name] = self._step(step, given, gold, steps)
         for step in self._stack.steps:
             self._writable(step, steps)
-        del steps[INPUT]
+        steps = {name: said for name, said in steps.items() if name not in before}
         return Case(self._line, input, gold, steps, {name: v for name, v in row.items() if name not in _PARTS})
 
     def _input(self, value: Mapping[str, Any]) -> BaseModel:
@@ -145,7 +147,7 @@ class _Reader:
 
     def _checked(self, step: Step, message: Any) -> Json | Mark:
         """The message as its model reads it; of a part of one, each field as its model reads that."""
-        model = step.stage.output
+        model = step.node.output
         if not isinstance(message, Mapping):
             self._note(step, "its gold message is no object")
             return Mark.UNKNOWN
@@ -160,8 +162,8 @@ class _Reader:
 
     def _writable(self, step: Step, known: Mapping[str, Json | Mark]) -> None:
         """Note gold that the step's output, as narrowed for this row, cannot be."""
-        message, stage = known[step.name], step.stage
-        if not stage.narrow or isinstance(message, Mark):
+        message, stage = known[step.name], step.node
+        if not isinstance(stage, Stage) or not stage.narrow or isinstance(message, Mark):
             return
         fed = bound(self._stack, step, known)
         if isinstance(fed, str):
@@ -182,7 +184,7 @@ class _Reader:
         messages = {name: known[name] for name in condition.names}
         if any(message is Mark.UNKNOWN for message in messages.values()):
             return None
-        models = {s.name: s.stage.output for s in self._stack.steps}
+        models = {s.name: s.node.output for s in self._stack.steps}
         seen = {
             name: dict.fromkeys(models[name].model_fields) if isinstance(message, Mark) else message
             for name, message in messages.items()
@@ -252,6 +254,14 @@ def _filler(model: type[BaseModel], message: Json) -> Json:
     return dict.fromkeys(set(model.model_fields) - set(message))
 
 
+def begun(stack: Stack[Any, Any], input: BaseModel) -> dict[str, Json]:
+    """What a row's run has before its first step: its input, and the session as one begins."""
+    given = {INPUT: plain_data(input)}
+    if stack.session is not None:
+        given[SESSION] = plain_data(stack.session())
+    return given
+
+
 def bound(stack: Stack[Any, Any], step: Step, messages: Mapping[str, Json | Mark]) -> BaseModel | str:
     """A step's input as its wiring makes it of messages (the stack's ``input`` among them).
 
@@ -270,10 +280,10 @@ def bound(stack: Stack[Any, Any], step: Step, messages: Mapping[str, Json | Mark
             value = None if value is None else value[part]
         values[name] = value
     try:
-        made: BaseModel = step.stage.input.model_validate_json(dumps(values), by_name=True)
+        made: BaseModel = step.node.input.model_validate_json(dumps(values), by_name=True)
         return made
     except ValidationError:
-        return f"what the steps before should say does not fit {step.stage.input.__name__}"
+        return f"what the steps before should say does not fit {step.node.input.__name__}"
 
 
 def coverage(cases: Sequence[Case], step: Step) -> tuple[int, frozenset[str]]:
@@ -314,4 +324,4 @@ def _word(value: Any) -> str | None:
         return str(value)
 
 
-__all__ = ["Case", "Cases", "RowProblem", "bound", "clusters", "coverage", "read_cases", "slices"]
+__all__ = ["Case", "Cases", "RowProblem", "begun", "bound", "clusters", "coverage", "read_cases", "slices"]

@@ -33,7 +33,7 @@ def wrong_rows(
         fed: each scored step's answers when it is fed with gold.
     """
     specs, marks = fields_of(stack.output), marks_of(stack)
-    models = {step.name: step.stage.output for step in stack.steps}
+    models = {step.name: step.node.output for step in stack.steps}
     for place, (case, passage) in enumerate(zip(cases, passages, strict=True)):
         whole = passage.whole
         alone = {name: answers[place] for name, answers in fed.items()}
@@ -82,7 +82,7 @@ class _Quote:
         self._none = content == "none"
         self._full = content == "full" or (content == "redacted" and not marks)
         self._paths = {**marks.made, INPUT: marks.made[INPUT], OUTPUT: marks.given[OUTPUT]}
-        self._models: dict[str, type[BaseModel]] = {step.name: step.stage.output for step in stack.steps}
+        self._models: dict[str, type[BaseModel]] = {step.name: step.node.output for step in stack.steps}
         self._models |= {INPUT: stack.input, OUTPUT: stack.output}
         self._redactor = Redactor(input, marks=marks) if content == "redacted" else Redactor()
         self._secrets = self._redactor.secrets

@@ -19,10 +19,10 @@ from ..engine import Engine, Outcome
 from ..errors import FslmError, StoreError
 from ..message import Message, Skipped
 from ..schema import canonical, plain_data, sensitive_fields
-from ..stack import INPUT, Stack, Step
+from ..stack import INPUT, Stack, Step, stages_of
 from ..store import concerns_all, marks_of
 from .fields import Json, Mark
-from .gold import Case, bound
+from .gold import Case, begun, bound
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being run, how many rows are done, and how many there are."""
@@ -98,7 +98,7 @@ def run_alone(
     for place, (case, passage) in enumerate(zip(cases, passages, strict=True)):
         if isinstance(case.steps[step.name], Mark):
             continue
-        fed = bound(stack, step, {INPUT: plain_data(case.input), **case.steps})
+        fed = bound(stack, step, {**begun(stack, case.input), **case.steps})
         if isinstance(fed, str):
             unfed[place] = fed
         elif _same_work(stack, step, case, passage, fed):
@@ -122,13 +122,13 @@ def alone(stack: Stack[Any, Any], step: Step) -> Stack[Any, Any]:
 
     What the whole stack's wiring makes sensitive stays so.
     """
-    stage, marks = step.stage, marks_of(stack)
+    node, marks = step.node, marks_of(stack)
     return Stack(
         f"{stack.name}.gold-fed",
-        input=_marked(stage.input, marks.given[step.name]),
-        output=_marked(stage.output, marks.made[step.name]),
-        steps=[Step(stage, name=step.name, bind={name: f"{INPUT}.{name}" for name in stage.input.model_fields})],
-        bind={name: f"{step.name}.{name}" for name in stage.output.model_fields},
+        input=_marked(node.input, marks.given[step.name]),
+        output=_marked(node.output, marks.made[step.name]),
+        steps=[Step(node, name=step.name, bind={name: f"{INPUT}.{name}" for name in node.input.model_fields})],
+        bind={name: f"{step.name}.{name}" for name in node.output.model_fields},
         description=f"Step {step.name} of {stack.name}, fed with gold.",
     )
 
@@ -147,12 +147,12 @@ def _marked(model: type[BaseModel], paths: frozenset[str]) -> type[BaseModel]:
 
 def _same_work(stack: Stack[Any, Any], step: Step, case: Case, passage: Passage, fed: BaseModel) -> bool:
     """Whether the whole stack gave this step the same input, and the same answer is sure to come of it."""
-    if step.stage.tool is not None and not step.stage.tool.pure:
+    if any(stage.tool is not None and not stage.tool.pure for stage in stages_of(step)):
         return False
     if passage.steps[step.name].value is Mark.SKIPPED:
         return False
     said = {name: answer.value for name, answer in passage.steps.items()}
-    before = bound(stack, step, {INPUT: plain_data(case.input), **said})
+    before = bound(stack, step, {**begun(stack, case.input), **said})
     if isinstance(before, str) or canonical(before) != canonical(fed):
         return False
     answer = passage.steps[step.name]

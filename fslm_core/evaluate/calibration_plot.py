@@ -1,0 +1,96 @@
+"""A calibration as a picture: error against coverage, and, of cascades, against cost."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..explain.show import visible
+from ..folders import put_file
+from .calibration import Calibration, CascadeCalibration, FieldCalibration
+
+_MOST = 12
+"""Curves in one picture; the fields with the most rows are drawn."""
+_SETTINGS: Any = {
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 9,
+    "legend.frameon": False,
+    "text.parse_math": False,
+}
+
+
+def draw(found: Calibration) -> bytes:
+    """The picture as PNG: on the left each field, on the right each cascade, where there is one."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_SETTINGS):
+        columns = 2 if any(cascade.curve for cascade in found.cascades) else 1
+        figure = Figure(figsize=(5.4 * columns, 4.2), layout="constrained", dpi=150)
+        axes = figure.subplots(1, columns, squeeze=False)[0]
+        _coverage(axes[0], found)
+        if columns == 2:
+            _cost(axes[1], found)
+        figure.suptitle(f"{visible(found.stack)}: {found.reported_on:,} rows that nothing was fitted on", fontsize=10)
+        out = BytesIO()
+        figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def write_plot(found: Calibration, path: Path) -> None:
+    """Write the picture, whole or not at all.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        put_file(path, draw(found))
+    except OSError as error:
+        raise UsageError(
+            f"the plot cannot be written: {error.strerror or error}", where=str(path), hint="name another file"
+        ) from None
+
+
+def _coverage(axes: Any, found: Calibration) -> None:
+    for one in sorted(found.fields, key=lambda field: -field.rows)[:_MOST]:
+        _curve(axes, one)
+    axes.axhline(found.max_error, color="#888", linewidth=0.8, linestyle="--")
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("coverage: share of rows accepted")
+    axes.set_ylabel("error among rows accepted")
+    axes.legend(loc="best")
+
+
+def _curve(axes: Any, one: FieldCalibration) -> None:
+    if not one.curve:
+        return
+    coverage, error = zip(*one.curve, strict=True)
+    (line,) = axes.plot(coverage, error, linewidth=1.2, label=visible(f"{one.step}.{one.field}"))
+    if one.held_out.error is not None:
+        axes.plot(one.held_out.coverage, one.held_out.error, "o", color=line.get_color(), markersize=5)
+
+
+def _cost(axes: Any, found: Calibration) -> None:
+    for one in found.cascades:
+        _spent(axes, one)
+    axes.axhline(found.max_error, color="#888", linewidth=0.8, linestyle="--")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("tokens a row, read and written")
+    axes.set_ylabel("error among rows answered")
+    axes.legend(loc="best")
+
+
+def _spent(axes: Any, one: CascadeCalibration) -> None:
+    if not one.curve:
+        return
+    _, error, tokens = zip(*one.curve, strict=True)
+    (line,) = axes.plot(tokens, error, linewidth=1.2, label=visible(one.step))
+    if one.error is not None:
+        axes.plot(one.tokens, one.error, "o", color=line.get_color(), markersize=5)
+
+
+__all__ = ["draw", "write_plot"]
