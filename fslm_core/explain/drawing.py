@@ -28,6 +28,7 @@ STYLES = {
     "succeeded": "green",
     "failed": "bold red",
     "cancelled": "yellow",
+    "review": "bold magenta",
     "interrupted": "yellow",
     "running": "cyan",
     "skipped": "dim",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import comb, nan, sqrt
+from math import nan, sqrt
 
 _Z = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
@@ -45,7 +45,10 @@ def mcnemar(lost: int, gained: int) -> float:
     (0.03125, 0.0625, 1.0, 1.0)
     """
     pairs = lost + gained
-    tail = sum(comb(pairs, k) for k in range(min(lost, gained) + 1))
+    ways = tail = 1  # C(pairs, 0); each next one is had from the one before
+    for k in range(min(lost, gained)):
+        ways = ways * (pairs - k) // (k + 1)
+        tail += ways
     return min(1.0, 2 * tail / (1 << pairs))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -18,13 +18,20 @@ from rich.text import Text
 
 from ..engine import Run
 from ..errors import StageFailedError
-from ..message import Message, Usage
+from ..message import Message, Usage, plain_path
 from ..store import StoredRun
 from .show import visible
 
 PHASES = ("render", "queue", "prefill", "decode", "validate", "tool", "engine")
 """What a step does, in this order: narrow and render its prompt; tokenise it and wait for a place in a batch; read it;
 write; validate. A tool's function stands in the place of the model. What is left over is the engine's own."""
+
+
+_MANY = 6
+"""Times that a step is shown by itself, where it ran several times."""
+_SUMMED = ("seconds", "wall", "attempts", "forwards", "prompt", "cached", "output", "forced")
+_Span: TypeAlias = tuple[int, str, float, float]
+"""A phase of a step: the step's place among all, and from when to when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,7 @@ def of_run(run: Run[Any]) -> Profile:
             all(attempt.prompt is None for attempt in message.attempts),
         )
         for name, message in run.messages.items()
-        if isinstance(message, Message)
+        if isinstance(message, Message) and message.attempts  # a shape and its decisions take no time of their own
     ]
     error = run.error
     if isinstance(error, StageFailedError) and error.attempts and error.where:
@@ -140,23 +147,28 @@ def profile(seconds: float, steps: Sequence[Tried]) -> Profile:
     >>> [step.wall for step in found.steps], found.between, found.phases["prefill"]
     ([1.5, 1.5], 1.0, 1.5)
     """
-    spans = [list(_spans(step, seconds)) for step in steps]
-    marks = sorted({mark for own in spans for _, start, end in own for mark in (start, end)})
+    spans = [(place, *span) for place, step in enumerate(steps) for span in _spans(step, seconds)]
+    begin, end = _by_time((span[2], span) for span in spans), _by_time((span[3], span) for span in spans)
     shared: list[dict[str, float]] = [dict.fromkeys(PHASES, 0.0) for _ in steps]
     beside, covered = False, 0.0
-    for start, end in pairwise(marks):
-        at_work = [
-            (place, phase)
-            for place, own in enumerate(spans)
-            for phase, since, until in own
-            if since <= start and end <= until
-        ]
-        covered += end - start if at_work else 0.0
+    at_work: dict[_Span, None] = {}
+    for start, stop in pairwise(sorted({*begin, *end})):
+        for span in end.get(start, ()):
+            del at_work[span]
+        at_work |= dict.fromkeys(begin.get(start, ()))
+        covered += stop - start if at_work else 0.0
         beside = beside or len(at_work) > 1
-        for place, phase in at_work:
-            shared[place][phase] += (end - start) / len(at_work)
+        for place, phase, _, _ in at_work:
+            shared[place][phase] += (stop - start) / len(at_work)
     made = tuple(_step(step, phases) for step, phases in zip(steps, shared, strict=True))
     return Profile(seconds, max(0.0, seconds - covered), beside, made)
+
+
+def _by_time(spans: Iterable[tuple[float, _Span]]) -> dict[float, list[_Span]]:
+    found: dict[float, list[_Span]] = {}
+    for moment, span in spans:
+        found.setdefault(moment, []).append(span)
+    return found
 
 
 def _spans(step: Tried, seconds: float) -> Iterator[tuple[str, float, float]]:
@@ -202,12 +214,27 @@ def _step(step: Tried, phases: Mapping[str, float]) -> StepProfile:
 
 
 def drawn(found: Profile) -> RenderableType:
-    """A profile as two tables: times in milliseconds, and what was counted."""
-    parts: list[RenderableType] = [_times(found), Text(""), _counts(found)]
+    """A profile as two tables: times in milliseconds, and what was counted. A step that ran many times is one line."""
+    shown = replace(found, steps=tuple(_merged(found.steps)))
+    parts: list[RenderableType] = [_times(shown), Text(""), _counts(shown)]
     if found.beside:
         note = "Steps ran side by side: a moment is shared equally among those at work in it; `took` is by the clock."
         parts.append(Text(note, style="dim"))
     return Group(*parts)
+
+
+def _merged(steps: Sequence[StepProfile]) -> Iterator[StepProfile]:
+    """The steps, those that ran many times on one line."""
+    times: dict[str, list[StepProfile]] = {}
+    for step in steps:
+        times.setdefault(plain_path(step.name), []).append(step)
+    for path, same in times.items():
+        if len(same) <= _MANY:
+            yield from same
+        else:
+            sums = {name: sum(getattr(step, name) for step in same) for name in _SUMMED}
+            phases = {phase: sum(step.phases[phase] for step in same) for phase in PHASES}
+            yield StepProfile(name=f"{path}, {len(same)} times", phases=phases, **sums)
 
 
 def _times(found: Profile) -> Table:
@@ -244,7 +271,7 @@ def _counts(found: Profile) -> Table:
 def _table(heads: Iterable[str]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place else "left", no_wrap=not place, max_width=None if place else 20)
+        table.add_column(head, justify="right" if place else "left", no_wrap=not place, max_width=None if place else 40)
     return table
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
@@ -33,21 +35,26 @@ from .drawing import (
     visible,
 )
 from .shadow import beside
+from .tree import Branch, few, tree
 
-_BAR = 20
+_BAR, _NESTED_BAR = 20, 12
+_NAME, _NESTED_NAME = 14, 22
+"""Columns of the table of times; where steps stand within others, names need more of them."""
+_INDENTS = 8
+"""Levels that are shown further and further to the right."""
 
 
 def show(run: StoredRun, *, full: bool = False) -> RenderableType:
     """A run as something Rich can print.
 
     Args:
-        full: show long data whole; else its middle is left out.
+        full: show long data whole, and a step each time it ran; else middles are left out, and most of very many times.
     """
     parts: list[RenderableType] = [*_header(run, full)]
+    branches = tree(run.nodes) if full else few(tree(run.nodes))
     if run.nodes:
-        parts += ["", _timeline(run)]
-    for place, node in enumerate(run.nodes, start=1):
-        parts += ["", *_step(run, node, place, full)]
+        parts += ["", _timeline(run, branches)]
+    parts += _branches(_Shown(run, full), branches, "", 0)
     ended = {node.step for node in run.nodes}
     for node in (shadow for shadow in run.shadows if shadow.step not in ended):
         title = Text.assemble("beside ", (one_line(node.step), "bold"), ", which did not end")
@@ -117,7 +124,7 @@ def _footer(run: StoredRun, full: bool) -> Iterator[RenderableType]:
     if run.output is not None:
         rows: list[tuple[str, RenderableType]] = [("output", fields(run.output, None, full))]
         if run.output_parents:
-            rows.append(("from", plain(_parents(run, run.output_parents))))
+            rows.append(("from", plain(_Shown(run, full).parents(run.output_parents))))
         yield facts(rows)
     if row.error is not None:
         names = {
@@ -130,6 +137,8 @@ def _footer(run: StoredRun, full: bool) -> Iterator[RenderableType]:
         }
         told = [(name, clip(str(row.error[key]), full)) for key, name in names.items() if key in row.error]
         yield facts([(name, Text(text, style="red" if name == "error" else "")) for name, text in told])
+    if row.status == "review":
+        yield Text("The run waits for a person: no step was sure enough of what is named above.", style="magenta")
     if row.status == "interrupted":
         yield Text("The process ended before the run did; what it had recorded is above.", style="yellow")
     if row.status == "running":
@@ -143,28 +152,61 @@ def _footer(run: StoredRun, full: bool) -> Iterator[RenderableType]:
         yield Text(f"In prompts, {OPEN}this{CLOSE} is data; the rest is the template's own text.", style="dim")
 
 
-def _timeline(run: StoredRun) -> Table:
-    """When each step ran, how long, and how sure it was of its least sure field."""
+def _timeline(run: StoredRun, branches: list[Branch]) -> Table:
+    """When each step ran, how long, and how sure it was of its least sure field; those of a shape below it."""
+    nested = any(branch.within for branch in branches)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("step", overflow="ellipsis", no_wrap=True, max_width=14)
+    table.add_column("step", overflow="ellipsis", no_wrap=True, max_width=_NESTED_NAME if nested else _NAME)
     table.add_column("when", no_wrap=True)
     for name in ("time", "prompt", "output", "forwards", "conf."):
         table.add_column(name, justify="right", no_wrap=True)
-    start, span = run.row.started, _span(run)
-    for node in run.nodes:
-        usage = node.usage
-        lowest = min(node.confidence.values(), default=None) if node.confidence else None
-        skipped = node.status == "skipped"
-        table.add_row(
-            Text(one_line(node.step), style=STYLES.get(node.status, "")),
-            _bar(node, start, span),
-            "" if skipped else seconds_text(node.seconds),
-            str(usage.prompt) if usage.prompt else "",
-            str(usage.output) if usage.output else "",
-            str(usage.forwards) if usage.forwards else "",
-            "" if lowest is None else probability(lowest),
-        )
+    bars = _Bars(run, _NESTED_BAR if nested else _BAR)
+    for row in _rows(branches, bars, ""):
+        table.add_row(*row)
     return table
+
+
+def _rows(branches: Iterable[Branch], bars: _Bars, indent: str) -> Iterator[tuple[RenderableType, ...]]:
+    for branch in branches:
+        for node in branch.nodes:
+            name = Text(indent + one_line(branch.name), style=STYLES.get(node.status, ""))
+            yield (name, *_row(node, branch.span, bars))
+        if branch.more:
+            yield (Text(f"{indent}… {branch.more:,} more", style="dim"), *[""] * 6)
+        elif not branch.nodes:
+            yield Text(indent + one_line(branch.name)), *_when(branch.span, "", bars)
+        yield from _rows(branch.within.values(), bars, f"{indent} ")
+
+
+def _row(node: StoredNode, span: tuple[float, float] | None, bars: _Bars) -> Iterator[RenderableType]:
+    usage = node.usage
+    lowest = min(node.confidence.values(), default=None) if node.confidence else None
+    own = (node.started, node.started + (node.seconds or 0.0)) if node.attempts and node.started else span
+    if node.status == "skipped":
+        yield from (Text("skipped", style="dim"), "")
+    else:
+        yield from _when(own, node.status, bars)
+    yield from (str(count) if count else "" for count in (usage.prompt, usage.output, usage.forwards))
+    yield "" if lowest is None else probability(lowest)
+
+
+def _when(span: tuple[float, float] | None, status: str, bars: _Bars) -> tuple[RenderableType, ...]:
+    start, end = span or (bars.start, bars.start)
+    return bars.drawn(start, end - start, status), seconds_text(end - start) if end > start else ""
+
+
+class _Bars:
+    """Draws when something was at work, on the scale of a run."""
+
+    def __init__(self, run: StoredRun, width: int) -> None:
+        self.start, self.span, self.width = run.row.started, _span(run), width
+
+    def drawn(self, started: float, seconds: float, status: str) -> Text:
+        """The run's whole time, with what was at work marked in it."""
+        first = min(self.width - 1, max(0, int((started - self.start) / self.span * self.width)))
+        length = min(self.width - first, max(1, round(seconds / self.span * self.width)))
+        rest = self.width - first - length
+        return Text.assemble(("·" * first, "dim"), ("█" * length, STYLES.get(status, "")), ("·" * rest, "dim"))
 
 
 def _span(run: StoredRun) -> float:
@@ -172,30 +214,58 @@ def _span(run: StoredRun) -> float:
     return max([run.row.seconds or 0.0, *ends, 1e-9])
 
 
-def _bar(node: StoredNode, start: float, span: float) -> Text:
-    if node.status == "skipped":
-        return Text("skipped", style="dim")
-    offset = (node.started - start) / span if node.started else 0.0
-    first = min(_BAR - 1, max(0, int(offset * _BAR)))
-    length = min(_BAR - first, max(1, round((node.seconds or 0.0) / span * _BAR)))
-    rest = _BAR - first - length
-    return Text.assemble(("·" * first, "dim"), ("█" * length, STYLES.get(node.status, "")), ("·" * rest, "dim"))
+class _Shown:
+    """A run, with what is asked of it again and again; it may have thousands of steps."""
+
+    def __init__(self, run: StoredRun, full: bool) -> None:
+        self.run, self.full = run, full
+        self.steps = {node.id: node.step for node in run.nodes}
+        self.last = {node.step: node.id for node in run.nodes}
+        self.beside: dict[tuple[str, int], list[StoredNode]] = {}
+        for shadow in run.shadows:
+            self.beside.setdefault((shadow.step, shadow.index), []).append(shadow)
+
+    def parents(self, parents: Sequence[str]) -> str:
+        """The steps that messages came from."""
+        names = (self.steps.get(parent) or _step_of(self.run.row.id, parent) for parent in parents)
+        return ", ".join(dict.fromkeys(names))
 
 
-def _step(run: StoredRun, node: StoredNode, place: int, full: bool) -> Iterator[RenderableType]:
-    name = one_line(node.step) + (f"[{node.index}]" if node.index else "")
-    title = Text.assemble(f"{place} ", (name, "bold"), "  ", status_text(node.status))
+def _branches(shown: _Shown, branches: Iterable[Branch], before: str, depth: int) -> Iterator[RenderableType]:
+    """Each step, numbered, and what is within it further to the right."""
+    place = 0
+    for branch in branches:
+        if branch.more:
+            place += branch.more
+            left = f"… {branch.more:,} more times of {one_line(branch.name)}; --full shows them"
+            yield from ("", Padding(Text(left, style="dim"), (0, 0, 0, 2 * min(depth, _INDENTS))))
+            continue
+        told = [partial(_step, shown, node, branch.name) for node in branch.nodes] or [partial(_unended, branch.name)]
+        for one in told:
+            place += 1
+            drawn = Group(*one(f"{before}{place}"))
+            yield from ("", Padding(drawn, (0, 0, 0, 2 * min(depth, _INDENTS))) if depth else drawn)
+        yield from _branches(shown, branch.within.values(), f"{before}{place}.", depth + 1)
+
+
+def _unended(name: str, number: str) -> Iterator[RenderableType]:
+    yield Rule(Text.assemble(f"{number} ", (one_line(name), "bold"), "  did not end"), align="left", style="dim")
+
+
+def _step(shown: _Shown, node: StoredNode, name: str, number: str) -> Iterator[RenderableType]:
+    full = shown.full
+    title = Text.assemble(f"{number} ", (one_line(name), "bold"), "  ", status_text(node.status))
     if node.status == "failed" and node.attempt:
         title.append(f"  try {node.attempt + 1}")
     if not node.tuned and node.status != "skipped":
         title.append("  untuned", style="yellow")
     yield Rule(title, align="left", style="dim")
     if node.status == "skipped":
-        yield facts([("because", Text.assemble("when ", (visible(node.when or "?"), "bold"), " was false"))])
+        yield facts([("because", _because(node.when or "?"))])
         return
     rows: list[tuple[str, RenderableType]] = [("made by", plain(_maker(node)))]
     if node.parents:
-        rows.append(("from", plain(_parents(run, node.parents))))
+        rows.append(("from", plain(shown.parents(node.parents))))
     if node.narrowed is not None:
         rows.append(("narrowed", plain(clip(_narrowed(node.narrowed), full))))
     several = len(node.attempts) > 1
@@ -205,15 +275,29 @@ def _step(run: StoredRun, node: StoredNode, place: int, full: bool) -> Iterator[
         asked = attempt.spans
     if node.content is not None:
         rows.append(("validated", fields(node.content, node.confidence, full)))
-    rows.append(("cost", plain(cost(node))))
-    if node is _last_of(run, node.step):
-        for shadow in (s for s in run.shadows if s.step == node.step and s.index == node.index):
+    if node.abstained:
+        rows.append(("unsure of", plain(clip("; ".join(_doubts(node)), full))))
+    if node.attempts or node.seconds:  # a shape and its decisions cost nothing by themselves
+        rows.append(("cost", plain(cost(node))))
+    if node.id == shown.last[node.step]:
+        for shadow in shown.beside.get((node.step, node.index), ()):
             rows += beside(shadow, full)
     yield facts(rows)
 
 
-def _last_of(run: StoredRun, step: str) -> StoredNode:
-    return [node for node in run.nodes if node.step == step][-1]
+def _because(when: str) -> Text:
+    """Why a step was passed over."""
+    told, _, code = when.partition("on_error: ")
+    if not told and code:
+        return Text.assemble("it failed with ", (visible(code), "bold"), ", and says on_error='skip'")
+    return Text.assemble("when ", (visible(when), "bold"), " was false")
+
+
+def _doubts(node: StoredNode) -> Iterator[str]:
+    """Each field that was abstained on, and what else it might have been."""
+    for name in node.abstained:
+        others = [f"{compact(label)} {probability(chance)}" for label, chance in node.alternatives.get(name, ())]
+        yield f"{name}, or {', '.join(others)}" if others else name
 
 
 def _maker(node: StoredNode) -> str:
@@ -222,11 +306,6 @@ def _maker(node: StoredNode) -> str:
     model = f", model {node.model}" if node.model else ""
     backend = f", backend {node.backend}" if node.backend else ""
     return f"{stage}{owner}{model}{backend}"
-
-
-def _parents(run: StoredRun, parents: Sequence[str]) -> str:
-    steps = {node.id: node.step for node in run.nodes}
-    return ", ".join(dict.fromkeys(steps.get(parent) or _step_of(run.row.id, parent) for parent in parents))
 
 
 def _step_of(run: str, node: str) -> str:
@@ -248,8 +327,19 @@ def _narrowed(schema: Mapping[str, Any]) -> str:
 def _choices(node: Any, levels: int) -> list[Any]:
     if not isinstance(node, dict) or levels == 0:
         return []
-    inner = [*_listed(node, "anyOf"), node.get("items")]
-    return [*_listed(node, "enum"), *(choice for part in inner for choice in _choices(part, levels - 1))]
+    parts = node.get("properties")
+    fields = parts.values() if isinstance(parts, dict) and not _tag(node) else ()
+    inner = [*_listed(node, "anyOf"), node.get("items"), *fields]
+    return [*_listed(node, "enum"), *_tag(node), *(choice for part in inner for choice in _choices(part, levels - 1))]
+
+
+def _tag(node: Mapping[str, Any]) -> list[Any]:
+    """The value by which one object of a union is told apart: that of the first field that has one only."""
+    parts = node.get("properties")
+    listed = (
+        _listed(part, "enum") for part in (parts.values() if isinstance(parts, dict) else ()) if isinstance(part, dict)
+    )
+    return next((values for values in listed if len(values) == 1), [])
 
 
 def _listed(node: Mapping[str, Any], key: str) -> list[Any]:
