@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import UsageError
+from ..errors import ReviewNeeded, UsageError
 from ..serve.batch import Batch, header_of
 from ..serve.estimate import SAMPLE, Estimate, Range, estimate, sample_of
 from ..serve.journal import digest_of, keyed_digest
@@ -72,7 +72,8 @@ def batch(
     Row n is line n of the input, counted from 0. Each line of the output is {"row": n, "run": id, "output": {…}} or
     {"row": n, "run": id, "error": {…}}, the run being null where none began. Until the last row is written there is a
     journal beside the output, OUT.jsonl.fslm-batch; whatever ended the batch, the same command with --resume continues
-    it. Where trace.content is not 'full', sensitive fields are redacted. The exit code is 1 if any row failed.
+    it. Where trace.content is not 'full', sensitive fields are redacted. The exit code is 1 if any row failed, else
+    6 if any waits for a person to decide: its error's code is "review", and its run says what.
     """
     session = session_of(ctx)
     found = session.stack(stack)
@@ -150,9 +151,11 @@ def _batch(
 def _conclude(output: Output, before: int, took: float) -> None:
     rate = f"{(output.done - before) / took * 60:,.0f} a minute"
     earlier = f", {before:,} of them earlier" if before else ""
-    screen.say(f"{_count(output.done)} in {took:.1f} s ({rate}){earlier}, {output.failed} failed, in {output.path}")
-    if output.failed:
-        raise typer.Exit(1)
+    asked = f", {output.review:,} for review" if output.review else ""
+    failed = f"{output.failed} failed{asked}"
+    screen.say(f"{_count(output.done)} in {took:.1f} s ({rate}){earlier}, {failed}, in {output.path}")
+    if output.failed or output.review:
+        raise typer.Exit(1 if output.failed else ReviewNeeded.exit_code)
 
 
 def _count(rows: int) -> str:

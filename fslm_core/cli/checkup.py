@@ -218,6 +218,7 @@ def places(session: Session) -> Section:
     yield "backend", settings.backend
     yield "offline", "yes: what is not here is an error" if settings.offline else "no"
     yield from _trace(session)
+    yield "sessions", _sessions(session)
     free = shutil.disk_usage(_existing(settings.cache_dir)).free / 1e9
     state = f"{free:,.1f} GB free" if writable(settings.cache_dir) else "read-only"
     yield "cache", f"{settings.cache_dir} ({state})"
@@ -239,6 +240,15 @@ def _trace(session: Session) -> Section:
             "the trace cannot be written, so every run fails",
             f"{_ELSEWHERE}; or FSLM_TRACE__ON_FAILURE=continue to run without a record",
         )
+
+
+def _sessions(session: Session) -> str:
+    kept = session.settings.sessions
+    if not kept.keep:
+        return "none is kept"
+    path = session.settings.sessions_path
+    how_long = f"{kept.keep_days:g} days after the last turn" if kept.keep_days else "until they are forgotten"
+    return f"{path} (kept {how_long}{'' if writable(path) else '; cannot be written'})"
 
 
 _ELSEWHERE = "set FSLM_DATA_DIR (or FSLM_TRACE__PATH) to a place that can be written"

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import datetime
-import random
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..data import Reading, Rejected, Row, Target, read_rows
-from ..data.cells import date_text
-from ..data.columns import look_up, parse_mapping
-from ..errors import DataError, UsageError
-from ..evaluate import Cases, Figure, Interval, Plan, Report, Work, read_cases, require_extra, write_report
-from ..evaluate.gold import RowProblem
+from ..data import Reading
+from ..data.columns import parse_mapping
+from ..errors import UsageError
+from ..evaluate import Figure, Interval, Plan, Report, Work, require_extra, write_report
 from ..evaluate.render import ranged, signed
 from ..evaluate.writing import may_write
 from ..folders import sha256_of
-from ..stack import Stack
-from ..store import marks_of
-from . import screen
-from .progress import RowBar
+from . import labelled, screen
 from .session import content_of, opened, session_of
 
 app = typer.Typer(add_completion=False)
 
-_DATES = (datetime.date, datetime.time)
 _HOW_TO_CONTROL = "pass --train FILE, the rows its stages were trained on, for a linear control beside it"
 
 
@@ -102,16 +94,18 @@ def evaluate_stack(
     if out is not None:
         may_write(out, force=force)
     columns, reading = parse_mapping(mapping or []), Reading(sheet=sheet)
-    steps = _step_columns(found, step_gold or [])
-    read = _cases(found, data, columns, reading, steps)
-    _limit(read, limit, seed)
+    steps = labelled.step_columns(found, step_gold or [])
+    read = labelled.cases(found, data, columns, reading, steps)
+    labelled.limit(read, limit, seed)
     why = "--no-control was given" if no_control else _HOW_TO_CONTROL if train is None else None
     plan = Plan(found, read, tuple(by or ()), group, wanted, data.name, sha256_of(data), why)
-    fitted = None if train is None or no_control else _cases(found, train, *_as_read(data, train, columns, reading), {})
-    _tell(read, data)
+    fitted = None
+    if train is not None and not no_control:
+        fitted = labelled.cases(found, train, *_as_read(data, train, columns, reading), {})
+    labelled.tell(read, data)
     if train is None and not no_control:
         screen.say(f"no linear control: {_HOW_TO_CONTROL}")
-    with opened(session, found, max_in_flight=max(64, concurrency)) as engine, _Bars() as bars:
+    with opened(session, found, max_in_flight=max(64, concurrency)) as engine, labelled.Bars() as bars:
         content = content_of(session.settings)
         report = Work(plan, fitted, resamples, seed, concurrency, content, bars).report(engine)
     if report.control is not None and report.control.seen:
@@ -156,47 +150,6 @@ def _wanted(pairs: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def _step_columns(stack: Stack[Any, Any], pairs: Sequence[str]) -> dict[tuple[str, str], str]:
-    """(step, field) to column."""
-    fields = {(s.name, name) for s in stack.steps for name in s.stage.output.model_fields}
-    found: dict[tuple[str, str], str] = {}
-    for path, column in parse_mapping(pairs).items():
-        step, _, name = path.partition(".")
-        if (step, name) not in fields:
-            raise UsageError(
-                "--step-gold names a field that no step has",
-                where="--step-gold",
-                found=path,
-                expected=", ".join(f"{s}.{n}" for s, n in sorted(fields)),
-                hint="write --step-gold STEP.FIELD=COLUMN",
-            )
-        found[step, name] = column
-    return found
-
-
-# -- rows ------------------------------------------------------------------------------------------------------------
-
-
-def _cases(
-    stack: Stack[Any, Any],
-    path: Path,
-    mapping: Mapping[str, str],
-    reading: Reading,
-    steps: Mapping[tuple[str, str], str],
-) -> Cases:
-    """Read a table, and keep what does not fit with its line."""
-    rejected: list[Rejected] = []
-    rows = list(read_rows(path, Target.of(stack), mapping=mapping, reading=reading, rejected=rejected.append))
-    skippable = {step.name for step in stack.steps if step.when is not None}
-    made = [_with_steps(row, steps, path, skippable) for row in rows]
-    found = read_cases(stack, made, [row.line for row in rows])
-    private = bool(marks_of(stack))  # a text that stands where a label should may be anything
-    said = ((row.line, row.field, "it does not fit" if private else row.text) for row in rejected)
-    found.misfits += [RowProblem(line, f"{field}: {text}") for line, field, text in said]
-    found.misfits.sort(key=lambda problem: problem.line)
-    return found
-
-
 def _as_read(
     data: Path, train: Path, mapping: Mapping[str, str], reading: Reading
 ) -> tuple[Mapping[str, str], Reading]:
@@ -204,101 +157,7 @@ def _as_read(
     return (mapping, reading) if data.suffix.lower() == train.suffix.lower() else ({}, Reading())
 
 
-def _with_steps(row: Row, steps: Mapping[tuple[str, str], str], path: Path, skippable: Set[str]) -> dict[str, Any]:
-    """The row as evaluation reads it, the columns of ``--step-gold`` among its steps.
-
-    Where all of a step's columns are empty it is skipped, if it can be, else nothing is known of it.
-    """
-    extra = {name: date_text(cell) if isinstance(cell, _DATES) else cell for name, cell in row.extra.items()}
-    made = {**extra, "input": row.input, "output": row.output}
-    if not steps:
-        return made
-    own = row.extra.get("steps")
-    given = dict(own) if isinstance(own, Mapping) else {}
-    columns: dict[str, dict[str, Any]] = {}
-    for (step, field), column in steps.items():
-        columns.setdefault(step, {})[field] = _cell(row, column, path)
-    for step, message in columns.items():
-        if any(value is not None for value in message.values()):
-            before = given.get(step)
-            given[step] = {**(before if isinstance(before, Mapping) else {}), **message}
-        elif step in skippable:
-            given[step] = None
-    return {**made, "steps": given}
-
-
-def _cell(row: Row, column: str, path: Path) -> Any:
-    """A cell that says what a step should say; null where it is empty.
-
-    Raises:
-        DataError: there is no such column.
-    """
-    value = look_up(row.extra, column)
-    if column not in row.extra and value is None:
-        raise DataError(
-            f"there is no column {column!r} for --step-gold",
-            where=f"{path.name}, line {row.line}",
-            expected="one of " + ", ".join(row.extra),
-            hint="a column that fills a field of input or output cannot be a step's gold, too",
-        )
-    return date_text(value) if isinstance(value, _DATES) else None if value == "" else value
-
-
-def _limit(read: Cases, limit: int | None, seed: int) -> None:
-    """Keep some of the rows, in their order."""
-    if limit is not None and limit < len(read.cases):
-        kept = sorted(random.Random(seed).sample(range(len(read.cases)), limit))
-        read.cases = [read.cases[place] for place in kept]
-        lines = {case.line for case in read.cases}
-        read.notes = [note for note in read.notes if note.line in lines]
-
-
 # -- what is told ----------------------------------------------------------------------------------------------------
-
-
-def _tell(read: Cases, path: Path) -> None:
-    """Say what was wrong with the rows, the first few by line."""
-    for what, problems in (("do not fit and are not scored", read.misfits), ("have odd gold", read.notes)):
-        if problems:
-            screen.warn(f"{len({p.line for p in problems})} rows of {path.name} {what}")
-            for problem in problems[:5]:
-                screen.say(f"  line {problem.line}: {problem.text}")
-            if len(problems) > 5:
-                screen.say(f"  … and {len(problems) - 5} more, all in the report")
-
-
-class _Bars:
-    """A bar for each thing that is run, a line where there is no terminal."""
-
-    def __init__(self) -> None:
-        self._what = ""
-        self._bar: RowBar | None = None
-        self._done = 0
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Show how far it is."""
-        if what != self._what:
-            self.close()
-            self._what, self._done = what, 0
-            screen.say(what if what == "linear control" else f"{what}: {total} rows")
-            self._bar = RowBar(total)
-            self._bar.__enter__()
-        if self._bar is not None:
-            for _ in range(done - self._done):
-                self._bar.row(failed=False)
-        self._done = done
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-            self._bar = None
-
-    def __enter__(self) -> _Bars:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _summary(report: Report) -> None:

@@ -30,15 +30,19 @@ class Verb(NamedTuple):
 
 VERBS = {
     "run": Verb("run", "Run one input through a stack; the result goes to standard output."),
+    "chat": Verb("chat", "Talk with a stack, turn by turn, with its steps shown beside."),
     "batch": Verb("batch", "Run every row of a JSONL file through a stack."),
     "eval": Verb("eval", "Score a stack on labelled rows, step by step, beside a linear control."),
+    "calibrate": Verb("calibrate", "Find out below which confidence a stack's steps should abstain."),
     "bench": Verb("bench", "Time a stack on this machine, under one or several executors and precisions."),
     "check": Verb("check", "Show how a stack is wired, and what is wrong with it, without loading a weight."),
+    "graph": Verb("graph", "Draw a stack: its steps, and which fields lead where, as Mermaid text, SVG or PNG."),
     "list": Verb("listing", "List the installed stacks and stages."),
     "plugins": Verb("plugins", "List the plugins, and why one is not loaded; show, verify, enable or disable one."),
     "lock": Verb("lock", "Write down what runs here, tell what differs from it, or go back to the lock before."),
     "models": Verb("models", "List, get, verify or find the base models."),
     "trace": Verb("trace", "Look at what was kept of earlier runs, or forget it."),
+    "sessions": Verb("sessions", "Look at what is remembered of sessions, fork one, or forget it."),
     "new": Verb("new", "Write a new plugin, with its tests: a stage, a stack or a tool."),
     "data": Verb("data", "Make rows to train on and to score by, out of a table."),
     "train": Verb("train", "Train one stage by a recipe; prints the adapter's folder."),
@@ -53,6 +57,7 @@ EXIT_CODES = {
     3: "a stack was refused by its check, or its definition cannot work",
     4: "something is missing, damaged or refused here: a plugin, a model, an adapter, the trace, an extra, a full disk",
     5: "the engine is too busy",
+    6: "a run, or a row of a batch, waits for a person to decide; none failed",
     70: "an error in fslm itself, or in a plugin's code",
     130: "interrupted with Ctrl-C",
 }

@@ -22,7 +22,7 @@ from ..store import Forgotten, TraceStore
 from . import screen
 from .session import session_of
 
-RunStatus = Literal["running", "succeeded", "failed", "cancelled", "interrupted"]
+RunStatus = Literal["running", "succeeded", "failed", "cancelled", "review", "interrupted"]
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Look at what was kept of earlier runs, or forget it."
@@ -58,7 +58,7 @@ def list_(
 def show(
     ctx: typer.Context,
     run: Annotated[str, typer.Argument(metavar="[ID|last]", help="A run's id, its beginning, or 'last'.")] = "last",
-    full: Annotated[bool, typer.Option("--full", help="Show long texts whole.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Show long texts whole, and every time of a step.")] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Show where the time went; with --json, add it as `profile`.")
     ] = False,

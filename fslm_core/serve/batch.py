@@ -9,13 +9,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel
-
 from ..engine import Engine, Outcome
-from ..engine.walk import SEMANTICS
-from ..errors import FslmError, InputError, StoreError, UsageError
+from ..engine.making import SEMANTICS
+from ..errors import FslmError, InputError, ReviewNeeded, StoreError, UsageError
 from ..message import Message, digest
-from ..schema import plain_data, schema_id_of
+from ..schema import plain_data
 from ..stack import Stack
 from ..store import ContentMode, Redactor, concerns_all, marks_of
 from .inputs import read_line
@@ -40,17 +38,7 @@ def header_of(
         name: " ".join(filter(None, (origin.fingerprint, origin.backend)))
         for name, origin in engine.origins(stack).items()
     }
-    return Header(stack.name, {**steps, WIRING: _wiring(stack)}, seed, content, sensitive, key)
-
-
-def _wiring(stack: Stack[Any, Any]) -> str:
-    wiring = stack.wiring
-    models: tuple[type[BaseModel], ...] = (stack.input, stack.output)
-    parts = [SEMANTICS, *map(schema_id_of, models)]
-    parts += (f"{step.name} = {step.stage.name} when {step.when!r}" for step in stack.steps)
-    for step, sources in wiring.sources.items():
-        parts += (f"{step}.{name} < {source}" for name, source in sorted(sources.items()))
-    return digest(*parts)
+    return Header(stack.name, {**steps, WIRING: digest(SEMANTICS, *stack.plan())}, seed, content, sensitive, key)
 
 
 @dataclass
@@ -162,8 +150,9 @@ class Batch:
         return {**told, "where": f"row {self.output.done}"} if isinstance(error, InputError) else told
 
     def _row(self, input: str, run: str | None, **what: Any) -> None:
-        failed = "error" in what
-        self.output.write({"row": self.output.done, "run": run, **what}, input=input, failed=failed)
+        review = what.get("error", {}).get("code") == ReviewNeeded.code
+        failed = "error" in what and not review
+        self.output.write({"row": self.output.done, "run": run, **what}, input=input, failed=failed, review=review)
         self.on_row(failed=failed)
 
 

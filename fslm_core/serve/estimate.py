@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import Engine
-from ..errors import InputError, UsageError
+from ..errors import InputError, ReviewNeeded, UsageError
 from ..stack import Stack
 from .inputs import read_line
 from .source import bounded_lines, count_lines
@@ -115,7 +115,7 @@ async def estimate(
     running = time.perf_counter()  # the finest clock: no row may have been there to run
     async for outcome in engine.amap(stack, _as_they_are(values), concurrency=concurrency, seed=seed, timeout=timeout):
         seconds.append(outcome.run.seconds if outcome.run is not None else 0.0)
-        failed += outcome.error is not None
+        failed += outcome.error is not None and not isinstance(outcome.error, ReviewNeeded)
     took = time.perf_counter() - running
     at_work = max(sum(seconds) / took, 1.0)
     row = bootstrapped(seconds).times(1 / at_work)

@@ -26,7 +26,7 @@ SUFFIX = ".fslm-batch"
 FORMAT = 1
 _DIGEST_BYTES = 12
 _SYNCED = b"synced"
-_DONE, _FAILED = "done", "failed"
+_DONE, _FAILED, _REVIEW = "done", "failed", "review"
 
 Digest = Callable[[bytes], str]
 
@@ -105,6 +105,7 @@ class Entry(NamedTuple):
     failed: bool
     after: int
     """Where the entry itself ends in the journal."""
+    review: bool = False
 
 
 class Journal:
@@ -169,7 +170,7 @@ class Journal:
                     continue
                 try:
                     input, end, output, verdict = line.decode("ascii").split()
-                    yield Entry(input, int(end), output, verdict == _FAILED, after)
+                    yield Entry(input, int(end), output, verdict == _FAILED, after, verdict == _REVIEW)
                 except ValueError:
                     return
 
@@ -189,9 +190,10 @@ class Journal:
         self._file.truncate(self._end)
         self._file.seek(self._end)
 
-    def add(self, input: str, end: int, output: str, *, failed: bool) -> None:
-        """Note a row that is about to be written."""
-        self._write(f"{input} {end} {output} {_FAILED if failed else _DONE}\n".encode())
+    def add(self, input: str, end: int, output: str, *, failed: bool, review: bool = False) -> None:
+        """Note a row that is about to be written: an output, an error, or a question for a person."""
+        verdict = _FAILED if failed else _REVIEW if review else _DONE
+        self._write(f"{input} {end} {output} {verdict}\n".encode())
 
     def sync(self) -> None:
         """Bring what is noted to the disk."""

@@ -170,6 +170,8 @@ async def closed_loop(
             try:
                 run = await engine.arun(stack, row, seed=seed)
                 messages[place] = _digests(run)
+                if run.error is not None:  # it waits for a person
+                    errors.append(run.error.code)
             except RunFailed as failed:
                 errors.append(failed.error.code)
                 run = failed.run

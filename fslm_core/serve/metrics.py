@@ -122,7 +122,7 @@ class Metrics:
     def _finished(self, event: RunFinished) -> None:
         run = {"gen_ai.workflow.name": self._one_of("stack", event.stack), "fslm.run.status": event.status}
         self._runs.add(1, run)
-        failed = {"error.type": event.error.code} if event.error is not None else {}
+        failed = {"error.type": event.error.code} if event.error is not None and event.status == "failed" else {}
         self._run_seconds.record(event.seconds, run | failed)
 
     def _attempt(self, origin: Origin | None, attempt: Attempt, problem: str | None) -> None:

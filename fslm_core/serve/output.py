@@ -36,6 +36,7 @@ class Output:
     Attributes:
         done: rows that are in the file.
         failed: how many of them are errors.
+        review: how many of them wait for a person to decide.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Output:
     def __post_init__(self) -> None:
         self.done = 0
         self.failed = 0
+        self.review = 0
         self._file: BinaryIO | None = None
         self._journal: Journal | None = None
         self._open = False
@@ -128,6 +130,7 @@ class Output:
         for entry in self._whole(journal):
             self.done += 1
             self.failed += entry.failed
+            self.review += entry.review
             self._end, after = entry.end, entry.after
         if self.done < synced:
             raise UsageError(
@@ -150,7 +153,7 @@ class Output:
                     return
                 yield entry
 
-    def write(self, row: dict[str, Any], *, input: str, failed: bool) -> None:
+    def write(self, row: dict[str, Any], *, input: str, failed: bool, review: bool = False) -> None:
         """Append one row; it is in the file when this returns, and on the disk within about a second.
 
         Args:
@@ -163,10 +166,11 @@ class Output:
         line = as_json(row, indent=None).encode() + b"\n"
         with self._said():
             if self._journal is not None:
-                self._journal.add(input, self._end + len(line), digest_of(line), failed=failed)
+                self._journal.add(input, self._end + len(line), digest_of(line), failed=failed, review=review)
             self._end += write_whole(self._file, line)
         self.done += 1
         self.failed += failed
+        self.review += review
         if self._dirty_since is None:
             self._dirty_since = time.monotonic()
 

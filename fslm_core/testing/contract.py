@@ -206,7 +206,7 @@ class ToolContract(_AnyStage):
             texts.check_version(fslm_subject)
 
     def test_a_worker_process_finds_the_tool(self, fslm_subject: Stage[Any, Any]) -> None:
-        """By the function's name, where it has a timeout."""
+        """By the function's name, where it has a timeout or is to be isolated."""
         with told():
             texts.check_importable(fslm_subject)
 

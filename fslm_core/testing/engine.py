@@ -18,7 +18,7 @@ from ..errors import EngineStateError, FslmError, RunFailed, UsageError
 from ..events import Event, RunFinished
 from ..plugins import PluginHost
 from ..settings import Settings
-from ..stack import INPUT, OUTPUT, Stack, Step
+from ..stack import INPUT, OUTPUT, Stack, Step, places
 from ..stage import Stage
 from ..store import StoredRun, TraceStore
 from .clean import clean_settings
@@ -93,12 +93,23 @@ class KitEngine(Engine):
         super().close()
         self._tidy()
 
-    def outcome(self, what: Runnable, input: Any, *, seed: int = 0, timeout: float | None = None) -> Outcome[Any]:
+    def outcome(
+        self,
+        what: Runnable,
+        input: Any,
+        *,
+        seed: int = 0,
+        timeout: float | None = None,
+        session: str | None = None,
+        state: BaseModel | Mapping[str, Any] | None = None,
+    ) -> Outcome[Any]:
         """Run one input and tell what became of it; a run that fails is an outcome, too.
 
         Args:
             what: a stack, a stage (run as the only step of a stack), or the name of an installed stack.
             input: an instance of its input model, or a mapping of its fields.
+            session, state: for a stack with a session, the id of the one it is a turn of, or the state to begin with;
+                what the turn leaves is ``outcome.run.state``.
 
         Raises:
             EngineStateError: the engine is not open.
@@ -109,14 +120,15 @@ class KitEngine(Engine):
         try:
             found = self._stack(what)
             stack = self.host.stack(found) if isinstance(found, str) else found
-            run = self.run(stack, input, seed=seed, timeout=timeout)
+            run = self.run(stack, input, seed=seed, timeout=timeout, session=session, state=state)
+            error = run.error
         except EngineStateError:
             raise
         except RunFailed as failed:
             run, error = cast("Run[Any]", failed.run), failed.error
         except FslmError as refused:
             error = refused
-        steps = {step.name: step.stage.name for step in stack.steps} if stack is not None else {}
+        steps = {path: step.node.name for path, step in places(stack)} if stack is not None else {}
         name = what if isinstance(what, str) else what.name
         return Outcome(name, steps, input, run, error, self._events_of(run), self._kept_of(run))
 
@@ -202,6 +214,7 @@ def run_stack(
     backend: Backend | str | None = None,
     host: PluginHost | None = None,
     seed: int = 0,
+    state: BaseModel | Mapping[str, Any] | None = None,
 ) -> Outcome[Out]:
     """Run one input through a stack, on a real engine.
 
@@ -211,13 +224,15 @@ def run_stack(
         replies: what the models say, by step or stage name; or a recording.
         backend: in place of replies, a backend or the name of one.
         host: the plugins; by default the installed ones that own the stack and its stages, and no others.
+        state: of its session, to begin with; its model's defaults if not given. Several turns are asked of one
+            :class:`KitEngine`.
 
     Raises:
         UnknownNameError: the stack has neither step nor stage that a reply is named after.
         UsageError: both replies and a backend, or a reply of no known form.
     """
     with KitEngine([stack], replies=replies, backend=backend, host=host) as engine:
-        return engine.outcome(stack, input, seed=seed)
+        return engine.outcome(stack, input, seed=seed, state=state)
 
 
 def _backend(

@@ -13,7 +13,7 @@ from ..engine import Run
 from ..errors import FslmError, shorten
 from ..events import AttemptFailed, Event, StepStarted
 from ..explain.show import visible
-from ..message import Attempt, Message, Problem, Skipped
+from ..message import Attempt, Message, Problem, Skipped, plain_path
 from ..schema import canonical
 from ..store import StoredRun
 
@@ -120,8 +120,12 @@ class Outcome(Generic[Out]):
     def __repr__(self) -> str:
         state = "refused before it ran" if self.run is None else self.run.status
         lines = [f"<Outcome of {self.name}: {state}>", *_line("input", _text(self.given))]
-        for step in self.steps:
-            lines += self._step(step)
+        for step, node in self.steps.items():
+            for path in self._paths(step):
+                lines += self._step(path, node)
+        for path, message in self.messages.items():
+            if isinstance(message, Message) and plain_path(path) not in self.steps:
+                lines += _line(f"decided {path}", _text(message.content))
         if self.error is None and self.run is not None:
             lines += _line("output", _text(self.run.output))
         elif self.error is not None:
@@ -133,14 +137,24 @@ class Outcome(Generic[Out]):
         lines = str(self.error).splitlines()
         return "\n".join(line for line in lines if self.run is None or f"trace show {self.run.id}" not in line)
 
-    def _step(self, step: str) -> Iterator[str]:
+    def _paths(self, step: str) -> list[str]:
+        """The paths under which a step ran, one for each time; its own name where it did not."""
+        begun = (event.step for event in self.events if isinstance(event, StepStarted))
+        paths = dict.fromkeys(path for path in (*begun, *self.messages) if plain_path(path) == step)
+        return list(paths) or [step]
+
+    def _step(self, step: str, node: str) -> Iterator[str]:
         message = self.messages.get(step)
-        if isinstance(message, Skipped):
-            yield f"  step {step}: skipped, for this is false: {message.when}"
-            return
         tries = self.attempts.get(step, ())
-        state = "ok" if message is not None else self._unfinished(step, tries)
-        yield f"  step {step} ({self.steps[step]}): {state}"
+        if isinstance(message, Skipped):
+            when, _, code = message.when.partition("on_error: ")
+            if when or not code:
+                yield f"  step {step}: skipped, for this is false: {message.when}"
+                return
+            state = f"skipped, for it failed with {code}"
+        else:
+            state = "ok" if message is not None else self._unfinished(step, tries)
+        yield f"  step {step} ({node}): {state}"
         for attempt in tries:
             for role, text in attempt.prompt.turns if attempt.prompt is not None else ():
                 yield from _line(role, text, indent=4)

@@ -1,13 +1,14 @@
 """Generations of a real backend, recorded once where the weights are and replayed everywhere else.
 
 A recording is JSON Lines: ``stage``, ``input`` (the content id of what the step was given), ``text`` (as the backend
-wrote it) and ``finish_reason``. Neither the input nor the prompt is kept. Lines are sorted, so that a diff says which
-answers changed.
+wrote it) and ``finish_reason``, and, of a step that runs several times, ``at``: which time it was, as ``[2]``. Neither
+the input nor the prompt is kept. Lines are sorted, so that a diff says which answers changed.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -24,17 +25,24 @@ from ..stage import Stage
 from .clean import clean_settings
 
 _AGAIN = "record it where the weights are: `python -m pytest --fslm-update`, or fslm_core.testing.record(…)"
-Key = tuple[str, str]
+_INDEX = re.compile(r"\[[^\]]*\]")
+Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One recorded generation; several of one stage and input are its attempts, in order."""
+    """One recorded generation; several of one stage, input and time are its attempts, in order."""
 
     stage: str
     input: str
     text: str
     finish_reason: FinishReason = "stop"
+    at: str = ""
+
+    @property
+    def key(self) -> Key:
+        """What it answers."""
+        return self.stage, self.input, self.at
 
 
 class Recording:
@@ -54,6 +62,7 @@ class Recording:
         self.path = path
         self._again = again
         self._lines = _by_key(read(path, again))
+        self._whenever = {key[:2]: self._lines[key] for key in sorted(self._lines, reverse=True)}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -65,14 +74,16 @@ class Recording:
         return [""] * len(models)
 
     async def open(self, request: Request) -> AsyncIterator[Chunk | Generation]:
-        """Give the recorded generation for the request's stage, input and attempt.
+        """Give the recorded generation for the request's stage, input and attempt; of a step that runs several times,
+        that of the same time, or, where it was never so often, of the first.
 
         Raises:
             BackendError: there is none.
         """
-        lines = self._lines.get((request.model.stage, request.input))
+        stage, input, at = _key(request)
+        lines = self._lines.get((stage, input, at)) or self._whenever.get((stage, input))
         if lines is None:
-            known = sum(stage == request.model.stage for stage, _ in self._lines)
+            known = sum(stage == request.model.stage for stage, _ in self._whenever)
             raise BackendError(
                 "this input was not recorded",
                 where=f"{self.path}, stage {request.model.stage}",
@@ -128,8 +139,9 @@ class Recorder:
         async with aclosing(pieces):
             async for piece in pieces:
                 if isinstance(piece, Generation) and piece.index == 0:
-                    line = Line(request.model.stage, request.input, piece.text, piece.finish_reason)
-                    self._heard.setdefault((line.stage, line.input), [])[_attempt(request) :] = [line]
+                    stage, input, at = _key(request)
+                    line = Line(stage, input, piece.text, piece.finish_reason, at)
+                    self._heard.setdefault(line.key, [])[_attempt(request) :] = [line]
                 yield piece
 
     async def score(self, request: Request, continuations: Sequence[str]) -> tuple[float, ...]:
@@ -210,11 +222,12 @@ def read(path: Path, again: str = _AGAIN) -> Iterator[Line]:
 
 
 def write(path: Path, lines: Mapping[Key, Sequence[Line]]) -> None:
-    """Write a recording, sorted by stage and input."""
+    """Write a recording, sorted by stage, input and time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(
         json.dumps(
-            {"stage": line.stage, "input": line.input, "text": line.text, "finish_reason": line.finish_reason},
+            {"stage": line.stage, "input": line.input, "text": line.text, "finish_reason": line.finish_reason}
+            | ({"at": line.at} if line.at else {}),
             ensure_ascii=False,
         )
         + "\n"
@@ -227,8 +240,14 @@ def write(path: Path, lines: Mapping[Key, Sequence[Line]]) -> None:
 def _by_key(lines: Iterable[Line]) -> dict[Key, list[Line]]:
     found: dict[Key, list[Line]] = {}
     for line in lines:
-        found.setdefault((line.stage, line.input), []).append(line)
+        found.setdefault(line.key, []).append(line)
     return found
+
+
+def _key(request: Request) -> Key:
+    """What a request asks: of which stage, for which input, and which time, by the indices in its step's path."""
+    path = request.id.split("/")[1] if "/" in request.id else ""
+    return request.model.stage, request.input, "".join(_INDEX.findall(path))
 
 
 def _attempt(request: Request) -> int:

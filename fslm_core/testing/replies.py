@@ -10,8 +10,9 @@ from pydantic import BaseModel
 from ..backends.protocol import Request
 from ..backends.scripted import ScriptedBackend
 from ..errors import UnknownNameError, UsageError
+from ..message import plain_path
 from ..schema import canonical, dumps
-from ..stack import Stack
+from ..stack import Stack, places
 
 Written = str | Mapping[str, Any] | BaseModel
 """One text: as it is, or data and messages in their canonical form."""
@@ -23,7 +24,8 @@ def script(replies: Mapping[str, Reply], stack: Stack[Any, Any] | None = None) -
     """A backend that gives these replies.
 
     Args:
-        replies: by the name of a stage, or, where ``stack`` is given, of one of its steps.
+        replies: by the name of a stage, or, where ``stack`` is given, of one of its steps; ``vote.intent[2]`` is one
+            time of a step that runs several times.
         stack: whose steps and stages the names are.
 
     Raises:
@@ -36,13 +38,13 @@ def script(replies: Mapping[str, Reply], stack: Stack[Any, Any] | None = None) -
     """
     if stack is None:
         return ScriptedBackend({name: _Turns(reply, name) for name, reply in replies.items()})
-    by_step = {step.name: step.stage.name for step in stack.steps}
+    by_step = {path: step.node.name for path, step in places(stack)}
     known = {*by_step, *by_step.values()}
     for name in replies:
-        if name not in known:
+        if plain_path(name) not in known:
             raise UnknownNameError.of("step or stage", name, known, where=f"the replies for {stack.name}")
     turns = {name: _Turns(reply, name) for name, reply in replies.items()}
-    stages = {by_step.get(name, name) for name in replies}
+    stages = {by_step.get(plain_path(name), name) for name in replies}
     return ScriptedBackend({stage: _Steps(stage, by_step, turns) for stage in stages})
 
 
@@ -97,11 +99,11 @@ class _Steps:
     def __init__(self, stage: str, by_step: Mapping[str, str], turns: Mapping[str, _Turns]) -> None:
         self._stage = stage
         self._own = turns.get(stage)
-        self._steps = {step: turns[step] for step, name in by_step.items() if name == stage and step in turns}
+        self._steps = {name: turn for name, turn in turns.items() if by_step.get(plain_path(name)) == stage}
 
     def __call__(self, request: Request) -> str:
         step = request.id.split("/")[1]
-        turns = self._steps.get(step, self._own)
+        turns = self._steps.get(step) or self._steps.get(plain_path(step)) or self._own
         if turns is None:
             hint = "give it a reply, too"
             raise UnknownNameError.of("scripted step", step, self._steps, where="the script", hint=hint)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -162,13 +161,13 @@ def check_version(stage: Stage[Any, Any]) -> None:
 
 
 def check_importable(stage: Stage[Any, Any]) -> None:
-    """A tool with a timeout can be found by name, as its worker process has to find it.
+    """A tool with a timeout, or to be isolated, can be found by name, as its worker process has to find it.
 
     Raises:
         ContractBroken: no module has it under its function's name.
     """
     tool = stage.tool
-    if tool is None or tool.timeout is None or inspect.iscoroutinefunction(tool.function):
+    if tool is None or not tool.in_process:
         return
     module, name = tool.function.__module__, tool.function.__qualname__
     found: Any = importlib.import_module(module)
@@ -176,7 +175,7 @@ def check_importable(stage: Stage[Any, Any]) -> None:
         found = getattr(found, part, None)
     if found is not stage:
         raise ContractBroken(
-            "the tool has a timeout, but a worker process cannot find it by name",
+            "the tool runs in a worker process, which cannot find it by name",
             where=f"stage {stage.name}",
             found=f"{module}.{name} is {type(found).__name__}",
             expected="the tool stage itself",
