@@ -33,14 +33,17 @@ from fslm_core.errors import (
     GateError,
     InputError,
     PromptError,
+    ReviewNeeded,
     RunFailed,
     SchemaError,
+    SessionConflict,
     StackError,
     StageError,
     StoreError,
     TrainInterrupted,
     UsageError,
 )
+from fslm_core.store import Sessions
 
 from .scene import Scene
 
@@ -593,6 +596,19 @@ def _(scene: Scene) -> str:
         return scene.raised(RunFailed, lambda: engine.run("shop", {"text": "empty"}))
 
 
+@case("review", "no step of a cascade is sure enough")
+def _(scene: Scene) -> str:
+    return scene.fslm("run", "shop.asks", "hello")
+
+
+@case("review", "in a program, the run is given back, and its output raises")
+def _(scene: Scene) -> str:
+    with scene.engine() as engine:
+        run = engine.run("shop.asks", {"text": "hello"})
+        assert run.status == "review"
+        return scene.raised(ReviewNeeded, lambda: run.output)
+
+
 @case("engine-busy", "one run more than is let in")
 def _(scene: Scene) -> str:
     async def crowd() -> str:
@@ -709,6 +725,64 @@ def _(scene: Scene) -> str:
 @case("store", "there is no trace yet")
 def _(scene: Scene) -> str:
     return scene.fslm("trace", "list")
+
+
+@case("store", "there is no session yet")
+def _(scene: Scene) -> str:
+    return scene.fslm("sessions", "list")
+
+
+# -- sessions --------------------------------------------------------------------------------------------------------
+
+
+def _talk(scene: Scene, state: str = "", stack: str = "talk") -> None:
+    """Install the plugin whose stack has a session; with a state, a session of it is kept as ``ann``."""
+    code = Path(__file__).parents[1] / "integration" / "cli" / "talk_plugin.py"
+    scene.install("talk", code.read_text("utf-8"))
+    scene.set("FSLM_PLUGINS", "shop,talk")
+    if state:
+        with Sessions.open(scene.home / "data" / "sessions.db") as sessions:
+            sessions.put("ann", state, stack=stack, schema_id="older", run="01k", read=None)
+
+
+@case("session", "a stack that has none")
+def _(scene: Scene) -> str:
+    return scene.fslm("run", "shop", "hello", "--session", "ann")
+
+
+@case("session", "an id that is none")
+def _(scene: Scene) -> str:
+    _talk(scene)
+    return scene.fslm("run", "talk", "hello", "--session", "Ann Smith")
+
+
+@case("session", "a session of another stack")
+def _(scene: Scene) -> str:
+    _talk(scene, '{"turns":[]}', stack="talk.older")
+    return scene.fslm("run", "talk", "hello", "--session", "ann")
+
+
+@case("session", "a state that its model no longer takes")
+def _(scene: Scene) -> str:
+    _talk(scene, '{"turns":["hello",{"by":"ann"}]}')
+    return scene.fslm("run", "talk", "hello", "--session", "ann")
+
+
+@case("session", "sessions that are not to be kept")
+def _(scene: Scene) -> str:
+    _talk(scene)
+    scene.set("FSLM_SESSIONS__KEEP", "false")
+    return scene.fslm("run", "talk", "hello", "--session", "ann")
+
+
+@case("session-conflict", "two programs take the same turn")
+def _(scene: Scene) -> str:
+    _talk(scene, '{"turns":[]}')
+    with Sessions.open(scene.home / "data" / "sessions.db") as sessions:
+        read = sessions.get("ann")
+        say = {"state": '{"turns":["hello"]}', "stack": "talk", "schema_id": "older", "read": read}
+        sessions.put("ann", run="01m", **say)
+        return scene.raised(SessionConflict, lambda: sessions.put("ann", run="01n", **say))
 
 
 # -- data and training -----------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from fslm_core import SLM, Problem, Stack, Stage, hookimpl, tool
+from fslm_core import SLM, Cascade, Problem, Scored, Stack, Stage, hookimpl, tool
 from fslm_core.backends.protocol import Capabilities, Chunk, Generation, ModelRef, Request
 
 
@@ -79,6 +79,12 @@ def slow(message: Enquiry) -> Said:
 def take(message: Order) -> Order:
     """Take an order."""
     return message
+
+
+@tool("shop.guess", version="1")
+def guess(message: Enquiry) -> Scored[Topic]:
+    """Guess what it is about, and say how sure that is."""
+    return Scored(Topic(topic="REFUND"), {"topic": 0.4})
 
 
 topic = Stage(
@@ -170,17 +176,19 @@ class _Sulking:
 
 @hookimpl
 def fslm_stages() -> list[Stage[BaseModel, BaseModel]]:
-    return [loud, slow, take, topic, lost]  # type: ignore[list-item]
+    return [loud, slow, take, guess, topic, lost]  # type: ignore[list-item]
 
 
 @hookimpl
 def fslm_stacks() -> list[Stack[BaseModel, BaseModel]]:
     bind = {name: f"take.{name}" for name in Order.model_fields}
+    sure: Cascade[Enquiry, Topic] = Cascade("shop.sure", [guess], abstain_below={"topic": 0.8})
     return [
         Stack("shop", input=Enquiry, output=Said, steps=[loud]),  # type: ignore[list-item]
         Stack("shop.slow", input=Enquiry, output=Said, steps=[slow]),  # type: ignore[list-item]
         Stack("shop.order", input=Order, output=Order, steps=[take], bind=bind),  # type: ignore[list-item]
         Stack("shop.topic", input=Enquiry, output=Topic, steps=[topic]),  # type: ignore[list-item]
+        Stack("shop.asks", input=Enquiry, output=Topic, steps=[sure]),  # type: ignore[list-item]
         Stack("shop.lost", input=Enquiry, output=Topic, steps=[lost]),  # type: ignore[list-item]
     ]
 

@@ -140,7 +140,7 @@ def test_arrays_run_in_step(make: Make, folder: Path | None) -> None:
     assert "".join(last.texts) == last.text
     assert len(last.forced) == count == last.counts.output
     assert last.counts.forced == sum(last.forced)
-    for array in (last.tokens, last.runners_up):
+    for array in (last.tokens, last.runners_up, last.runner_texts):
         assert len(array) in (0, count)
     assert (last.logprobs is not None) == make().capabilities.logprobs
     for logprob, forced in zip(last.logprobs or (), last.forced, strict=bool(last.logprobs)):

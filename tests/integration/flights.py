@@ -56,6 +56,10 @@ class Mute(Writer):
         """Each token by its number."""
         return f"{token} "
 
+    def instead(self, token: int) -> str:
+        """The same."""
+        return self.text(token)
+
     def rest(self) -> str:
         """Nothing is ever left over."""
         return ""

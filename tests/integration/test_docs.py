@@ -26,7 +26,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 FENCE = re.compile(r"^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$", re.M | re.S)
-NEEDS_TORCH = {"evaluate.md", "first-tool.md", "tour.md", "README.md"}
+NEEDS_TORCH = {"documents.md", "evaluate.md", "first-tool.md", "tour.md", "README.md"}
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
 
 
@@ -86,7 +86,7 @@ def test_python_examples_run(page: Path, folder: Path) -> None:
 def said_after(page: Path, block: Block) -> str | None:
     """The text that stands right below a block: what the page says that it prints."""
     below = block.line + block.text.count("\n") + 3
-    return next((b.text for b in blocks(page) if b.language == "text" and b.line == below), None)
+    return next((b.text for b in blocks(page) if b.language in ("text", "mermaid") and b.line == below), None)
 
 
 def check_the_project_of(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 SCRIPT = """
 import asyncio, multiprocessing, os, pkgutil, signal, sqlite3, subprocess, sys, tempfile, uuid
-import filelock, httpx2, jinja2, pebble, pip, platformdirs, pluggy, pydantic_settings, rich.console, tomlkit, typer
+import filelock, httpx2, jinja2, pip, platformdirs, pluggy, pydantic_settings, rich.console, tomlkit, typer
 
 for name in ("fcntl", "grp", "posix", "pty", "pwd", "resource", "select.poll", "syslog", "termios", "tty"):
     sys.modules[name] = None

@@ -70,6 +70,7 @@ async def whole(backend: TorchBackend, request: Request) -> list[Generation]:
         assert streamed.get(index, "") == g.text == "".join(g.texts)
         assert g.logprobs is not None
         assert len(g.tokens) == len(g.texts) == len(g.logprobs) == len(g.runners_up) == len(g.forced) == g.counts.output
+        assert [text is None for text in g.runner_texts] == [runner is None for runner in g.runners_up]
         assert g.counts.forced == sum(g.forced)
     return [generations[i] for i in range(request.n)]
 
@@ -186,6 +187,8 @@ def _compare_with_a_plain_forward(folder: Path, request: Request, g: Generation)
             second = sorted(logprobs.values())[-2]
             runner = g.runners_up[i]
             assert runner is not None and runner[1] == pytest.approx(second, abs=1e-4)
+            written = tokenizer.decode([runner[0]], skip_special_tokens=True)
+            assert "\ufffd" in written or g.runner_texts[i] == written
         matcher.consume_token(token)
 
 

@@ -10,7 +10,7 @@ from typing import Literal, reveal_type
 
 from pydantic import BaseModel
 
-from fslm_core import SLM, Engine, Stack, Stage, Step, tool
+from fslm_core import SLM, Engine, Fallback, Stack, Stage, Step, Vote, tool
 
 
 class Enquiry(BaseModel):
@@ -31,9 +31,15 @@ def shout(message: Enquiry) -> Enquiry:
     return Enquiry(text=message.text.upper())
 
 
+voting = Vote("support.voting", triage_stage, n=3, by="intent", temperature=0.7)
+safe = Fallback("support.safe", [voting], value=Ticket(intent="track_order", value=None), output=Ticket)
+
+
 def use(engine: Engine) -> None:
     reveal_type(triage_stage)  # fslm_core.stage.Stage[sample.Enquiry, sample.Ticket]
-    reveal_type(triage)  # fslm_core.stack.Stack[sample.Enquiry, sample.Ticket]
+    reveal_type(triage)  # fslm_core.stack.stack.Stack[sample.Enquiry, sample.Ticket]
+    reveal_type(voting)  # fslm_core.shapes.vote.Vote[Any, Any]
+    reveal_type(safe)  # fslm_core.shapes.fallback.Fallback[Any, sample.Ticket]
     run = engine.run(triage, Enquiry(text="where is it?"))
     reveal_type(run)  # fslm_core.engine.run.Run[sample.Ticket]
     reveal_type(run.output.intent)  # Literal['track_order'] | Literal['cancel_order']

@@ -117,3 +117,14 @@ def test_other_files_must_be_what_their_names_say(folder: Path, name: str, text:
     with pytest.raises(AdapterError, match=what) as caught:
         inspect(folder)
     assert name in str(caught.value)
+
+
+def test_equal_weights_that_are_scaled_otherwise_are_another_adapter(folder: Path) -> None:
+    def identity(**config: Any) -> str:
+        (folder / CONFIG).write_text(json.dumps({"peft_type": "LORA", "r": 2, **config}), encoding="utf-8")
+        return inspect(folder).identity
+
+    first = identity(lora_alpha=16)
+    assert first == identity(lora_alpha=16, peft_version="0.1", inference_mode=True, lora_dropout=0.1)
+    assert first != identity(lora_alpha=32)
+    assert first != identity(lora_alpha=16, use_rslora=True)

@@ -97,3 +97,15 @@ def test_giving_up_is_recorded() -> None:
         return backend.closed_early
 
     assert asyncio.run(main()) == ["r1"]
+
+
+def test_who_has_the_whole_answer_and_asks_no_further_gave_nothing_up() -> None:
+    async def main() -> list[str]:
+        backend = ScriptedBackend({"greet": "a b c"})
+        stream = backend.open(ask())
+        while not isinstance(await anext(stream), Generation):
+            pass
+        await stream.aclose()  # type: ignore[attr-defined]
+        return backend.closed_early
+
+    assert asyncio.run(main()) == []

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from fslm_core import SLM, Stack, Stage, Step, tool
 from fslm_core.evaluate.fields import Mark
-from fslm_core.evaluate.gold import bound, clusters, coverage, read_cases, slices
+from fslm_core.evaluate.gold import begun, bound, clusters, coverage, read_cases, slices
 
 SLM_ = SLM(base="smollm2-135m", tuned=True)
 
@@ -228,3 +228,37 @@ _JSON = st.recursive(
 def test_no_row_can_break_the_reader(wild: dict[str, Any], steps: Any) -> None:
     read = read_cases(stack, [wild, row(steps=steps), {**row(), **wild}])
     assert len(read.cases) + len(read.misfits) == 3
+
+
+class Asked(BaseModel):
+    kinds: list[str] = []
+
+
+class Asking(BaseModel):
+    text: str
+    kinds: list[str]
+
+
+class Kept(BaseModel):
+    kinds: list[str]
+
+
+@tool("demo.keep", version="1", pure=True)
+def keep(message: Asking) -> Kept:
+    """Keeps what was asked."""
+    return Kept(kinds=[*message.kinds, message.text])
+
+
+class Labelled(BaseModel):
+    kind: Literal["A", "B", "OTHER"]
+    detail: Literal["x", "y"] | None
+
+
+def test_the_session_of_a_row_is_one_that_begins() -> None:
+    asking = slm("demo.asking", Asking, Detail)
+    steps = [slm("demo.kind", Said, Kind), Step(asking, name="later", when="session.kinds|length > 0"), Step(keep)]
+    talk = Stack("demo", input=Said, output=Labelled, steps=steps, session=Asked, writes="keep")
+    (case,) = read_cases(talk, [{"input": {"text": "t"}, "output": {"kind": "A", "detail": None}}]).cases
+    assert case.steps == {"kind": {"kind": "A"}, "later": Mark.SKIPPED, "keep": Mark.UNKNOWN}
+    fed = bound(talk, talk.steps[2], {**begun(talk, case.input), **case.steps})
+    assert fed == Asking(text="t", kinds=[])

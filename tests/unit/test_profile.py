@@ -19,6 +19,7 @@ from fslm_core.errors import RunFailed
 from fslm_core.explain.profile import PHASES, Profile, Tried, drawn, of_run, of_stored, profile
 from fslm_core.message import Usage
 from fslm_core.settings import load
+from fslm_core.shapes import Route
 from fslm_core.stack import Stack, Step
 from fslm_core.stage import SLM, Decoding, Stage, tool
 from fslm_core.store import TraceStore
@@ -159,3 +160,28 @@ def test_usage_of_earlier_traces_is_read() -> None:
 def test_a_hostile_name_is_text() -> None:
     found = profile(1.0, [Tried("a\x1b[31m\nb", 0.0, (Usage(seconds=1.0),))])
     assert "\x1b[31m" not in shown(found)
+
+
+def test_a_nested_step_has_its_own_time_and_a_shape_has_none(tmp_path: Path) -> None:
+    backend = ScriptedBackend({"shop.topic": '{"topic":"ORDER"}'})
+    settings = load(files=(), data_dir=tmp_path)
+    inner = shop(stage("shop.topic"))
+    route = Route("shop.desk", by="input.text", cases={"a table": Step(inner, name="inner")}, default=inner)
+    outer = Stack("shop", input=inner.input, output=inner.output, steps=[route], bind={"text": "desk.text"})
+    with Engine(settings=settings, backend=backend) as engine:
+        run = engine.run(outer, {"text": "a table"})
+    assert {"desk", "desk.choice", "desk.inner"} < set(run.messages)
+    found = of_run(run)
+    assert {step.name for step in found.steps} == {"desk.inner.topic", "desk.inner.say"}
+    assert sum(found.phases.values()) == pytest.approx(run.seconds)
+    with TraceStore.open(settings.trace_path) as store:
+        assert {step.name for step in of_stored(store.run()).steps} == {step.name for step in found.steps}
+
+
+def test_what_ran_many_times_is_one_line() -> None:
+    one = Usage(prompt=2, seconds=1.0)
+    found = profile(10.0, [Tried(f"each.note[{n}]", 1.0, (one,)) for n in range(500)])
+    lines = [line for line in shown(found).splitlines() if line.startswith("each")]
+    assert len(lines) == 2 and "each.note, 500 times" in lines[0]
+    assert lines[1].split()[-6] == "1000"
+    assert len(found.to_dict()["steps"]) == 500

@@ -364,6 +364,7 @@ def test_an_expression_that_raises_is_the_authors_error() -> None:
         ("a.z is none", True),
         ("a.x|length > 1", False),
         ("'%s' is string", True),
+        ("a.z if a.x == 'q' else a.x", True),
     ],
 )
 def test_conditions(source: str, holds: bool) -> None:

@@ -351,6 +351,113 @@ def test_narrowing_can_only_narrow(allowed: dict[str, list[object]]) -> None:
     assert f"stage a.b.{next(iter(allowed))}" == caught.value.where
 
 
+class Walk(BaseModel):
+    kind: Literal["walk"]
+    metres: Annotated[int, Field(ge=0, le=9)]
+
+
+class Swim(BaseModel):
+    kind: Literal["swim"]
+    word: Short
+
+
+class Moves(BaseModel):
+    move: Annotated[Walk | Swim, Field(discriminator="kind")]
+    maybe: Walk | Swim | None = None
+    several: Annotated[list[Walk | Swim], Field(max_length=2)] = []
+    one: Walk | None = None
+
+
+WALK, SWIM = {"kind": "walk", "metres": 3}, {"kind": "swim", "word": "crawl"}
+
+
+@pytest.mark.torch
+def test_a_union_is_narrowed_by_the_field_that_tells_it_apart(accepts: Accepts) -> None:
+    schema = normalise(Moves).narrow({"move": ["swim"], "maybe": ["walk"], "several": ["walk"], "one": ["walk"]})
+    good = {"move": SWIM, "maybe": None, "several": [WALK], "one": WALK}
+    assert schema.problems(good) == [] and accepts(schema, dumps(good))
+    for change in ({"move": WALK}, {"maybe": SWIM}, {"several": [WALK, SWIM]}):
+        assert schema.problems({**good, **change}) and not accepts(schema, dumps({**good, **change})), change
+    assert normalise(Moves).narrow({"maybe": []}).tree["properties"]["maybe"] == {"enum": [None]}
+    assert normalise(Moves).narrow({"several": []}).tree["properties"]["several"]["maxItems"] == 0
+    one = normalise(create_model("One", move=(Walk, ...)))
+    assert one.narrow({"move": ["walk"]}).problems({"move": WALK}) == []
+
+
+class Slot(BaseModel):
+    name: Literal["date", "time", "town"]
+    value: Short
+
+
+class Heard(BaseModel):
+    slots: Annotated[list[Slot], Field(max_length=3)] = []
+    least: Annotated[list[Slot], Field(min_length=1, max_length=3)]
+    slot: Slot | None = None
+    move: Annotated[Walk | Swim, Field(discriminator="kind")]
+    pair: tuple[Colour, Colour]
+
+
+@pytest.mark.torch
+def test_a_field_below_is_narrowed_through_lists_null_and_unions(accepts: Accepts) -> None:
+    date, town = ({"name": name, "value": "x"} for name in ("date", "town"))
+    good = {"slots": [date, date], "least": [date], "slot": None, "move": SWIM, "pair": ["red", "red"]}
+    schema = normalise(Heard).narrow(
+        {"slots.name": ["date"], "least.name": ["date", "time"], "slot.name": ["date"], "move.word": ["crawl"]}
+    )
+    assert schema.problems(good) == [] and accepts(schema, dumps(good))
+    assert schema.problems({**good, "slot": date}) == schema.problems({**good, "move": WALK}) == []
+    wrong = ({"slots": [date, town]}, {"least": [town]}, {"slot": town}, {"move": {**SWIM, "word": "fly"}})
+    for change in wrong:
+        assert schema.problems({**good, **change}) and not accepts(schema, dumps({**good, **change})), change
+    both = normalise(Heard).narrow({"slots.name": ["date"], "slots.value": ["x"]})
+    assert both.problems({**good, "slots": [{"name": "date", "value": "y"}]}) and both.problems(good) == []
+
+
+@pytest.mark.torch
+def test_where_no_value_is_left_a_list_of_objects_is_empty(accepts: Accepts) -> None:
+    good = {"slots": [], "least": [{"name": "date", "value": "x"}], "slot": None, "move": SWIM, "pair": ["red", "red"]}
+    schema = normalise(Heard).narrow({"slots.name": []})
+    assert schema.problems(good) == [] and accepts(schema, dumps(good))
+    assert schema.problems({**good, "slots": good["least"]})
+    for path in ("least.name", "slot.name"):
+        with pytest.raises(SchemaError, match="leaves no value"):
+            normalise(Heard).narrow({path: []})
+
+
+@pytest.mark.parametrize(
+    "path", ["slots.nothing", "slots.name.more", "pair.x", "nothing", "", "slots.", "move.nothing"]
+)
+def test_a_path_that_the_output_does_not_have_is_not_narrowed(path: str) -> None:
+    assert not normalise(Heard).has(path) and normalise(Heard).has("slots.name") and normalise(Heard).has("move.word")
+    with pytest.raises(SchemaError, match="a path that the output does not have"):
+        normalise(Heard).narrow({path: ["date"]})
+
+
+@pytest.mark.parametrize("allowed", [{"move": ["fly"]}, {"move": []}, {"move": [None]}, {"one": ["swim"]}])
+def test_a_union_is_only_narrowed(allowed: dict[str, list[object]]) -> None:
+    with pytest.raises(SchemaError):
+        normalise(Moves).narrow(allowed)
+
+
+def test_a_union_that_nothing_tells_apart_is_not_narrowed() -> None:
+    with pytest.raises(SchemaError, match="union of several types"):
+        normalise(create_model("Either", x=(Walk | Short, ...))).narrow({"x": ["walk"]})
+
+
+@pytest.mark.parametrize(
+    ("move", "problem"),
+    [
+        ({"kind": "walk", "metres": 10}, "move.metres: 10 is beyond its maximum"),
+        ({"kind": "swim", "metres": 1}, "move: 'word' is missing"),
+        ({"kind": "fly"}, """move.kind: 'fly' is not one of ["walk","swim"]"""),
+        ({"metres": 1}, "move: {'metres': 1} fits none of the types allowed"),
+    ],
+)
+def test_what_does_not_fit_a_union_is_told_of_the_object_that_was_meant(move: object, problem: str) -> None:
+    found = normalise(Moves).problems({"move": move, "maybe": None, "several": [], "one": None})
+    assert any(str(p).startswith(problem) for p in found), found
+
+
 @given(kept=st.sets(st.sampled_from(Colour), min_size=1), value=st.sampled_from(Colour))
 def test_what_a_narrowed_schema_takes_the_static_one_takes(kept: set[Colour], value: Colour) -> None:
     static = normalise(create_model("C", colour=(Colour, ...)))

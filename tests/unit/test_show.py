@@ -188,3 +188,83 @@ def test_the_table_of_runs_fits_eighty_columns(tmp_path: Path) -> None:
     assert lines[1].startswith(RUN) and "succeeded" in lines[1] and "1.00 s" in lines[1]
     assert lines[2].startswith(RUN) and "interrupted" in lines[2]
     assert "no run is in the trace yet" in printed(runs_table([]))
+
+
+class Choice(BaseModel):
+    step: str
+
+
+def nested(path: Path) -> StoredRun:
+    """A route within a stack within a stack; beside it a shape that did not end, and a step that was passed over."""
+    shape = Origin("shop.desk")
+    took = Usage(seconds=0.5)
+    tool: dict[str, Any] = {
+        "origin": Origin("shop.label"),
+        "attempts": (Attempt(0, None, "{}", usage=took),),
+        "usage": took,
+    }
+    return stored(
+        path,
+        RunStarted(RUN, "shop", message("input", Enquiry(text="hello")), 7, 100.0, "torch"),
+        MessageEmitted(RUN, message("desk.choice", Choice(step="inner"), origin=shape, started=100.0)),
+        MessageEmitted(RUN, message("desk.inner.label", Label(label="a"), started=100.1, **tool)),
+        MessageEmitted(RUN, message("desk.inner", Label(label="a"), origin=shape, started=100.1)),
+        MessageEmitted(RUN, message("desk", Label(label="a"), origin=shape, started=100.0)),
+        StepSkipped(RUN, Skipped("mail", f"{RUN}/mail/0/1", "on_error: tool")),
+        MessageEmitted(RUN, message("pages.note[0]", Label(label="b"), started=100.6, **tool)),
+        MessageEmitted(RUN, message("pages.note[1]", Label(label="c"), started=100.6, **tool)),
+        RunFinished(RUN, "shop", "cancelled", 102.0, 2.0),
+    )
+
+
+def test_nested_steps_stand_below_their_shape(tmp_path: Path) -> None:
+    lines = [line.rstrip("─ ").rstrip() for line in printed(show(nested(tmp_path))).splitlines()]
+    titles = [line for line in lines if line.strip()[:1].isdigit()]
+    assert titles == [
+        "1 desk  ok",
+        "  1.1 choice  ok",
+        "  1.2 inner  ok",
+        "    1.2.1 label  ok",
+        "2 mail  skipped",
+        "3 pages  did not end",
+        "  3.1 note[0]  ok",
+        "  3.2 note[1]  ok",
+    ]
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_a_shape_takes_the_time_of_what_is_within_and_costs_nothing_itself(tmp_path: Path) -> None:
+    text = printed(show(nested(tmp_path)))
+    table = {line.split()[0]: line for line in text.splitlines() if "·" in line}
+    assert list(table) == ["desk", "choice", "inner", "label", "pages", "note[0]", "note[1]"]
+    assert table["desk"].split()[-2:] == ["0.60", "s"] and table["inner"].split()[-2:] == ["0.50", "s"]
+    assert table["choice"].count("s") == 0  # a decision takes no time
+    assert table["desk"].startswith("desk ") and table["label"].startswith("  label ")
+    assert text.count("cost") == 3
+
+
+def test_a_step_that_failed_and_was_passed_over_says_so(tmp_path: Path) -> None:
+    assert "because   it failed with tool, and says on_error='skip'" in printed(show(nested(tmp_path)))
+
+
+def test_a_path_of_a_thousand_levels_is_shown(tmp_path: Path) -> None:
+    deep = ".".join(["a"] * 1000)
+    run = stored(
+        tmp_path,
+        RunStarted(RUN, "shop", message("input", Enquiry(text="hello")), 7, 100.0, "torch"),
+        MessageEmitted(RUN, message(deep, Label(label="a"))),
+    )
+    assert "a.a.a" in printed(show(run), width=3000)
+
+
+def test_of_what_ran_very_many_times_the_first_are_shown(tmp_path: Path) -> None:
+    run = stored(
+        tmp_path,
+        RunStarted(RUN, "shop", message("input", Enquiry(text="hello")), 7, 100.0, "torch"),
+        *(MessageEmitted(RUN, message(f"pages.note[{n}]", Label(label="b"), started=100.6)) for n in range(300)),
+        MessageEmitted(RUN, message("last", Label(label="b"), started=100.6)),
+    )
+    text = printed(show(run))
+    assert "1.10 note[9]  ok" in text and "note[10]" not in text and text.count("note[9]") == 2
+    assert "  … 290 more times of note; --full shows them" in text and "2 last  ok" in text
+    assert "1.300 note[299]  ok" in printed(show(run, full=True))

@@ -208,6 +208,10 @@ class Full(Text):
         (slm_stage("t.s", Text, model(a=(Callable[[int], int], ...))), "pydantic cannot express"),
         (tool_stage("t.s", Text, model(a=(Callable[[int], int], ...))), "pydantic cannot express"),
         (slm_stage("t.s", Text, Judged, narrow={"mood": "moods.all"}), "narrow of 'mood' follows 'moods.all'"),
+        (
+            slm_stage("t.s", Text, Judged, narrow={"mood.tone": "text"}),
+            "narrow of 'mood.tone': Judged has no such field",
+        ),
     ],
 )
 def test_a_stage_that_cannot_run_is_refused(stage: Stage[Any, Any], expected: str) -> None:

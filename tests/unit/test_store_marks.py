@@ -164,6 +164,26 @@ def test_labels_that_are_narrowed_to_a_marked_list_are_marked() -> None:
     }
 
 
+def test_labels_below_that_are_narrowed_to_a_marked_list_are_marked() -> None:
+    class Choosing(BaseModel):
+        choices: list[str] = Field(max_length=3, **SECRET)
+        text: str = Field(max_length=100)
+
+    class Slot(BaseModel):
+        name: str = Field(max_length=40)
+
+    class Chosen(BaseModel):
+        slots: list[Slot] = Field(max_length=2)
+
+    narrow = {"slots.name": "choices"}
+    choose = Stage("m.choose", input=Choosing, output=Chosen, prompt="{{ text }}", narrow=narrow, model=MODEL)
+    stack = Stack("m", input=Given, output=Chosen, steps=[choose])
+    assert marked(stack).made["choose"] == {"slots.name"} == marked(stack).given["output"]
+    narrowed = choose.narrowed(Choosing(choices=["somebody else's number"], text="")).tree
+    redactor = Redactor(Given(text="t", phone="", person=Person(name="", town=""), choices=[]), marks=marked(stack))
+    assert "somebody" not in str(redactor.narrowed(narrowed, Chosen, "choose"))
+
+
 def test_nothing_is_marked_where_nobody_marks_anything() -> None:
     class Phone(BaseModel):
         phone: str = Field(max_length=20)

@@ -236,7 +236,7 @@ WAYS = {
             ('@tool("demo.reply", version="1", pure=True)\ndef reply(', "def _reply("),
             ("\n\ndemo = Stack", '\n\nreply = tool("demo.reply", version="1", timeout=5)(_reply)\ndemo = Stack'),
         ),
-        each("Reply", test="a_worker_process_finds_the_tool"),
+        each("Reply", test="a_worker_process_finds_the_tool") | each("Reply", "Demo", test="the_check_is_clean"),
         "found: fslm_demo._reply is function",
     ),
     "a tool that is not pure": Broken(
@@ -355,6 +355,29 @@ cases:
     }
     ran = attempt(changes)
     assert (ran.failed, ran.passed) == (frozenset(), 35), ran.text
+
+
+def test_a_stack_may_hold_shapes(attempt: Try) -> None:
+    nested = """\
+judged = Stack("demo.judged", input=Review, output=Opinion, steps=[opinion])
+route = Route(
+    "demo.handling",
+    router=Step(judged, name="judged"),
+    by="judged.sentiment",
+    cases={"bad": reply},
+    default=Step(reply, name="praise"),
+    input=Review,
+    output=Handled,
+)
+demo = Stack("demo", input=Review, output=Handled, steps=[route], description="Handle a review.")"""
+    flat = 'demo = Stack("demo", input=Review, output=Handled, steps=[opinion, reply], description="Handle a review.")'
+    ran = attempt(plugin((flat, nested), ("import SLM, Decoding, ", "import SLM, Decoding, Route, ")))
+    assert ran.failed == frozenset()
+    ran = attempt(
+        plugin((flat, nested.replace('"bad": reply', '"worse": reply')), ("SLM, Decoding, ", "SLM, Decoding, Route, "))
+    )
+    assert "TestDemo::test_the_check_is_clean" in ran.failed
+    assert "case 'worse' can never come" in ran.text
 
 
 def test_a_base_may_be_another_plugin_s(attempt: Try) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from fslm_core import SLM, Decoding, PluginHost, Problem, Stack, Stage, Step, hookimpl, tool
+from fslm_core import SLM, Decoding, PluginHost, Problem, Route, Stack, Stage, Step, Vote, hookimpl, tool
 from fslm_core.backends.protocol import Request
 from fslm_core.errors import (
     BackendError,
@@ -155,6 +155,21 @@ def test_a_reply_may_be_an_error() -> None:
     assert "step opinion (kit.opinion): no answer" in repr(outcome)
 
 
+def test_a_step_that_runs_several_times_has_replies_for_all_or_for_one_and_is_shown_each_time() -> None:
+    panel = Vote("kit.panel", Step(sampled, name="say"), n=3)
+    voting = Stack("kit.voting", input=Review, output=Reply, steps=[panel])
+    replies = {"panel.say": {"reply": "a"}, "panel.say[1]": {"reply": "b"}}
+    outcome = run_stack(voting, {"text": "x"}, replies=replies)
+    assert outcome.output.reply == "a"
+    shown = repr(outcome)
+    for index, reply in enumerate("aba"):
+        assert f"step panel.say[{index}] (kit.sampled): ok" in shown
+        assert outcome.attempts[f"panel.say[{index}]"][0].raw == f'{{"reply":"{reply}"}}'
+    assert "step panel.say (kit.sampled): not reached" not in shown
+    with pytest.raises(UnknownNameError):
+        run_stack(voting, {"text": "x"}, replies={"panel.said[1]": {"reply": "a"}})
+
+
 def test_replies_are_named_after_steps_or_stages() -> None:
     twice = Stack(
         "kit.twice",
@@ -248,6 +263,25 @@ def test_the_repr_of_a_success_names_what_was_skipped() -> None:
     assert "\\u001b[31m" in repr(outcome) and "\x1b" not in repr(outcome)
 
 
+def test_the_repr_tells_of_nested_steps_decisions_and_failures_that_were_passed_over() -> None:
+    route = Route(
+        "kit.desk", by="input.text", cases={"whisper": Step(shout, on_error="skip")}, default=opinion, output=Maybe
+    )
+    stack = Stack("kit", input=Review, output=Maybe, steps=[route])
+    lines = repr(run_stack(stack, {"text": "whisper"})).splitlines()
+    assert lines[2:] == [
+        "  step desk (kit.desk): ok",
+        "  step desk.shout (kit.shout): skipped, for it failed with tool",
+        "  step desk.opinion (kit.opinion): not reached",
+        '  decided desk.choice {"value":"whisper","step":"shout","default":false}',
+        '  output   {"reply":null}',
+    ]
+
+
+class Maybe(BaseModel):
+    reply: str | None = None
+
+
 def test_a_repr_is_bounded() -> None:
     outcome = run_stage(sampled, {"text": "long " * 4000}, replies="no " * 4000)
     assert len(repr(outcome)) <= 12_000 and "<Outcome of kit.sampled: failed>" in repr(outcome)
@@ -316,6 +350,21 @@ def test_attempts_and_how_they_ended_are_recorded(tmp_path: Path) -> None:
     outcome = run_stage(sampled, {"text": "a"}, replies=Recording(path))
     assert [attempt.finish_reason for attempt in outcome.attempts["sampled"]] == ["stop", "length", "stop"]
     assert outcome.output.reply == "y"
+
+
+def test_each_time_of_a_step_is_recorded_and_replayed_as_itself(tmp_path: Path) -> None:
+    path = tmp_path / "kit.jsonl"
+    replies = {f"panel.say[{i}]": {"reply": said} for i, said in enumerate("abb")}
+    voting = [
+        Stack("kit.voting", input=Review, output=Reply, steps=[Vote("kit.panel", Step(sampled, name="say"), n=n)])
+        for n in (3, 4)
+    ]
+    record(voting[0], [{"text": "x"}], path, backend=script(replies, voting[0]))
+    assert ['"at": "[1]"' in line for line in path.read_text("utf-8").splitlines()] == [False, True, False]
+    for stack, said in zip(voting, ("abb", "abba"), strict=True):
+        outcome = run_stack(stack, {"text": "x"}, replies=Recording(path))
+        found = [outcome.attempts[f"panel.say[{i}]"][0].raw for i in range(len(said))]
+        assert found == [f'{{"reply":"{each}"}}' for each in said]
 
 
 def test_an_input_that_was_not_recorded_is_told(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from fslm_core import Stack, tool
 from fslm_core.cli import inputs, screen
-from fslm_core.engine.walk import read_input
+from fslm_core.engine.reading import read_input
 from fslm_core.errors import InputError, SchemaError
 from fslm_core.explain.show import visible
 from fslm_core.prompt import Template
