@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel
 
@@ -15,6 +15,7 @@ from .prompt import Prompt
 CANDIDATE = "~candidate"
 """What follows a step's name, in a node's, and a stage's, in a request, where a candidate is meant; no name has a ~."""
 
+_ON_ERROR = "on_error: "
 _INDEX = re.compile(r"\[\d+\]")
 
 T = TypeVar("T", bound=BaseModel)
@@ -192,6 +193,25 @@ class Skipped:
     when: str
     parents: tuple[str, ...] = field(default=())
 
+    @classmethod
+    def failed(cls, step: str, node_id: str, code: str) -> Self:
+        """A step that failed with this code and says ``on_error="skip"``."""
+        return cls(step, node_id, f"{_ON_ERROR}{code}")
+
+    @property
+    def code(self) -> str | None:
+        """See :func:`failed_with`."""
+        return failed_with(self.when)
+
+
+def failed_with(when: str) -> str | None:
+    """The code of the error a step was passed over for; ``None`` if its condition was false.
+
+    >>> failed_with(Skipped.failed("look", "n1", "tool").when), failed_with("output.found")
+    ('tool', None)
+    """
+    return when.removeprefix(_ON_ERROR) if when.startswith(_ON_ERROR) else None
+
 
 def digest(*parts: str | bytes | None) -> str:
     """SHA-256 (hex) of the parts, each preceded by its length so that no two lists of parts collide.
@@ -238,6 +258,7 @@ __all__ = [
     "Usage",
     "derive_seed",
     "digest",
+    "failed_with",
     "node_id",
     "plain_path",
 ]

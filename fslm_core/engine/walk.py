@@ -186,7 +186,7 @@ class At(Place):
         except FAILURES as error:
             if step.on_error != "skip":
                 raise
-            return await self._skip(Skipped(work.path, self._beyond(step, work), f"on_error: {error.code}", ()))
+            return await self._skip(Skipped.failed(work.path, self._beyond(step, work), error.code))
 
     def result(self, known: Known, target: str = OUTPUT, model: type[BaseModel] | None = None) -> Result[Any]:
         """See :meth:`~fslm_core.stack.Place.result`."""

@@ -10,8 +10,8 @@ from ..errors import FslmError, StackError
 from ..schema import canonical, problems_of
 
 
-def whole(value: object, name: str, where: str, *, least: int = 1, most: int, hint: str = "") -> int:
-    """A whole number within its bounds.
+def whole(value: object, name: str, where: str, *, least: int = 1, most: int | None = None, hint: str = "") -> int:
+    """A whole number within its bounds; without ``most``, of any size.
 
     Raises:
         StackError: it is none, or outside.
@@ -19,12 +19,17 @@ def whole(value: object, name: str, where: str, *, least: int = 1, most: int, hi
     >>> whole(3, "n", "vote v", most=100)
     3
     """
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or value < least
+        or value > (value if most is None else most)
+    ):
         raise StackError(
             f"{name} is out of range",
             where=where,
             found=value,
-            expected=f"a whole number from {least} to {most}",
+            expected=f"a whole number, at least {least}" if most is None else f"a whole number from {least} to {most}",
             hint=hint or f"pass {name}={least} or more",
         )
     return value

@@ -31,13 +31,12 @@ def attempts_in(errors: Iterable[FslmError]) -> list[Attempt]:
 def code_of(failed: FslmError | Skipped) -> str:
     """Why a step gave nothing: its error's code, or ``skipped``.
 
-    >>> code_of(StageFailedError("no")), code_of(Skipped("a", "", "on_error: tool")), code_of(Skipped("a", "", "false"))
+    >>> code_of(StageFailedError("no")), code_of(Skipped.failed("a", "", "tool")), code_of(Skipped("a", "", "false"))
     ('stage-failed', 'tool', 'skipped')
     """
     if isinstance(failed, FslmError):
         return failed.code
-    head, _, code = failed.when.partition("on_error: ")
-    return "skipped" if head else code
+    return failed.code or "skipped"
 
 
 __all__ = ["MOST_TOLD", "attempts_in", "code_of", "problems_in"]

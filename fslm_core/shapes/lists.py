@@ -67,23 +67,6 @@ def field_of(model: type[BaseModel], field: str, where: str, argument: str) -> A
     return model.model_fields[field].annotation
 
 
-def bounds(where: str, **given: tuple[object, int]) -> None:
-    """Check whole numbers against the least each may be.
-
-    Raises:
-        StackError: one is less, or is no whole number.
-    """
-    for name, (value, least) in given.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise StackError(
-                f"{name} is out of range",
-                where=where,
-                found=value,
-                expected=f"a whole number, at least {least}",
-                hint="leave it out for the usual value",
-            )
-
-
 def holder(name: str, fields: Mapping[str, Any]) -> type[BaseModel]:
     """A model of what a shape itself hands on, its fields by name and type."""
     with warnings.catch_warnings():
@@ -120,4 +103,4 @@ def names(fields: Iterable[str]) -> dict[str, Any]:
     return dict.fromkeys(fields, Any)
 
 
-__all__ = ["MOST", "bounds", "element_of", "field_of", "held", "holder", "items_at", "names"]
+__all__ = ["MOST", "element_of", "field_of", "held", "holder", "items_at", "names"]

@@ -11,7 +11,8 @@ from ..errors import StackError
 from ..message import Message, Skipped
 from ..schema import plain_data
 from ..stack import INPUT, OUTPUT, Arrow, Node, OnError, Place, Result, Shape, Step, Supplier, Target, each
-from .lists import MOST, bounds, element_of, field_of, held, holder, items_at, names
+from .arguments import whole
+from .lists import MOST, element_of, field_of, held, holder, items_at, names
 from .types import In, Out
 
 _TOLD = 100
@@ -112,7 +113,8 @@ class Map(Shape[In, Out]):
         self.concurrency, self.most = concurrency, most
         super().__init__(name, input=input, output=output, steps=[body], bind=bind, description=description)
         where = f"map {name}"
-        bounds(where, concurrency=(concurrency, 1), most=(most, 0))
+        whole(concurrency, "concurrency", where)
+        whole(most, "most", where, least=0)
         element = element_of(self.input, over, where, "over")
         element_of(self.output, into, where, "into")
         result = body.node.output if pick is None else field_of(body.node.output, pick, where, "pick")
@@ -189,13 +191,8 @@ def _supplied(own: Mapping[str, Any], element: Any, item: str, where: str) -> di
 
 def _skips(said: list[Message[Any] | Skipped]) -> Skips:
     out = [(position, skipped) for position, skipped in enumerate(said) if isinstance(skipped, Skipped)]
-    first = [LeftOut(position=position, why=_why(skipped)) for position, skipped in out[:_TOLD]]
+    first = [LeftOut(position=position, why=skipped.code or "when") for position, skipped in out[:_TOLD]]
     return Skips(count=len(out), first=first)
-
-
-def _why(skipped: Skipped) -> str:
-    head, _, code = skipped.when.partition("on_error: ")
-    return code if code and not head else "when"
 
 
 __all__ = ["LeftOut", "Map", "Skips"]

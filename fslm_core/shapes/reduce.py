@@ -12,7 +12,8 @@ from ..message import Message
 from ..schema import plain_data
 from ..stack import INPUT, OUTPUT, Arrow, Node, Place, Result, Shape, Step, Supplier, Target, each, fits
 from ..stack.fitting import show
-from .lists import MOST, bounds, element_of, field_of, held, holder, items_at, names
+from .arguments import whole
+from .lists import MOST, element_of, field_of, held, holder, items_at, names
 from .types import In, Out
 
 _Said = tuple[Any, Message[Any]]
@@ -90,7 +91,9 @@ class Reduce(Shape[In, Out]):
         self.concurrency, self.most = concurrency, most
         super().__init__(name, input=input, output=output, steps=[step], bind=bind, description=description)
         where = f"reduce {name}"
-        bounds(where, fan=(fan, 2), concurrency=(concurrency, 1), most=(most, 0))
+        whole(fan, "fan", where, least=2)
+        whole(concurrency, "concurrency", where)
+        whole(most, "most", where, least=0)
         self._element = element_of(self.input, over, where, "over")
         field_of(self.output, into, where, "into")
         self._result = self.body.node.output if pick is None else field_of(self.body.node.output, pick, where, "pick")

@@ -11,8 +11,9 @@ from pydantic import BaseModel, Field
 
 from ..errors import StackError, StageFailedError
 from ..stack import INPUT, OUTPUT, Arrow, Place, Result, Shape, Supplier, Target, fits
+from .arguments import whole
 from .cutting import Piece, Tokenizer, TooSmall, cut
-from .lists import MOST, bounds, element_of, field_of, held, holder, names
+from .lists import MOST, element_of, field_of, held, holder, names
 from .types import In, Out
 
 
@@ -91,7 +92,9 @@ class Split(Shape[In, Out]):
         made: Any = output if output is not None else Chunks
         super().__init__(name, input=given, output=made, steps=[], bind=bind, description=description)
         where = f"split {name}"
-        bounds(where, tokens=(tokens, 1), overlap=(overlap, 0), most=(most, 0))
+        whole(tokens, "tokens", where)
+        whole(overlap, "overlap", where, least=0)
+        whole(most, "most", where, least=0)
         if overlap > tokens // 2:
             raise StackError(
                 "overlap is out of range",

@@ -147,11 +147,10 @@ class Outcome(Generic[Out]):
         message = self.messages.get(step)
         tries = self.attempts.get(step, ())
         if isinstance(message, Skipped):
-            when, _, code = message.when.partition("on_error: ")
-            if when or not code:
+            if message.code is None:
                 yield f"  step {step}: skipped, for this is false: {message.when}"
                 return
-            state = f"skipped, for it failed with {code}"
+            state = f"skipped, for it failed with {message.code}"
         else:
             state = "ok" if message is not None else self._unfinished(step, tries)
         yield f"  step {step} ({node}): {state}"
