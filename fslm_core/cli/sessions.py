@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,6 +12,7 @@ import typer
 from ..errors import UnknownNameError, UsageError
 from ..store import SavedSession, Sessions
 from . import screen
+from .confirm import confirm_forgetting
 from .session import session_of
 
 app = typer.Typer(
@@ -20,7 +20,6 @@ app = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-_SHOWN = 5
 
 
 @app.command("list")
@@ -102,24 +101,12 @@ def forget(
         for name in names:
             _named(store, name)
         if chosen and not yes:
-            _confirm(chosen)
+            confirm_forgetting(chosen, _count(len(chosen)), where="fslm sessions forget")
         gone = store.forget(*names, stack=stack, everything=every)
     if as_json:
         screen.result(screen.as_json({"sessions": list(gone)}))
     else:
         screen.say(f"{_count(len(gone))} forgotten")
-
-
-def _confirm(ids: tuple[str, ...]) -> None:
-    if not sys.stdin.isatty():
-        raise UsageError(
-            "nobody is there to be asked",
-            where="fslm sessions forget",
-            found=f"{_count(len(ids))} to forget",
-            hint="pass --yes if you mean it; nothing was forgotten",
-        )
-    named = ", ".join(ids[:_SHOWN]) + (", …" if len(ids) > _SHOWN else "")
-    typer.confirm(f"Forget {_count(len(ids))} for good ({screen.clean(named)})?", abort=True, err=True)
 
 
 def _named(store: Sessions, id: str) -> SavedSession:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from ..explain.show import runs_table, to_json
 from ..explain.show import show as drawn
 from ..store import Forgotten, TraceStore
 from . import screen
+from .confirm import confirm_forgetting
 from .session import session_of
 
 RunStatus = Literal["running", "succeeded", "failed", "cancelled", "review", "interrupted"]
@@ -29,7 +29,6 @@ app = typer.Typer(
 )
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_SHOWN = 5
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where nobody can be asked.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -185,7 +184,7 @@ def interrupt(
 
 def _forget(store: TraceStore, chosen: Forgotten, *, yes: bool, as_json: bool) -> None:
     if chosen.runs and not yes:
-        _confirm(chosen.runs)
+        confirm_forgetting(chosen.runs, _count(len(chosen.runs)), where="fslm trace")
     left = store.pending()
     done = store.forget(chosen.runs) if chosen.runs or left else chosen
     if as_json:
@@ -195,22 +194,6 @@ def _forget(store: TraceStore, chosen: Forgotten, *, yes: bool, as_json: bool) -
         screen.say(f"{_count(left)} forgotten earlier: their bytes are overwritten now too")
     freed = max(0, done.bytes_before - done.bytes_after)
     screen.say(f"{_count(len(done.runs))} forgotten, {freed:,} bytes given back")
-
-
-def _confirm(runs: tuple[str, ...]) -> None:
-    if not _at_terminal():
-        raise UsageError(
-            "nobody is there to be asked",
-            where="fslm trace",
-            found=f"{_count(len(runs))} to forget",
-            hint="pass --yes if you mean it; nothing was forgotten",
-        )
-    named = ", ".join(runs[:_SHOWN]) + (", …" if len(runs) > _SHOWN else "")
-    typer.confirm(f"Forget {_count(len(runs))} for good ({named})?", abort=True, err=True)
-
-
-def _at_terminal() -> bool:
-    return sys.stdin.isatty()
 
 
 def _seconds(age: str) -> float:

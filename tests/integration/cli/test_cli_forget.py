@@ -83,7 +83,7 @@ def test_at_a_terminal_one_is_asked(
         if answer == "n":
             raise typer.Abort
 
-    monkeypatch.setattr("fslm_core.cli.trace._at_terminal", lambda: True)
+    monkeypatch.setattr("fslm_core.cli.confirm._at_terminal", lambda: True)
     monkeypatch.setattr("typer.confirm", ask)
     assert (fslm("trace", "forget", runs[3]).code == 0) != stays
     assert left(environment) == ([0, 1, 2, 3] if stays else [0, 1, 2])
