@@ -215,6 +215,13 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._main, text.encode())
 
+    def interrupt_typing(self) -> None:
+        """Ctrl-C once readline waits for a key: one that comes while it takes a key is seen at the next key only."""
+        state = Path(f"/proc/{self.process.pid}/stat")
+        while state.exists() and state.read_text().rpartition(")")[2].split()[0] != "S":
+            os.sched_yield()
+        self.type("\x03")
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -255,7 +262,9 @@ def test_on_a_terminal_steps_stand_beside_the_reply(terminal: Callable[..., Term
     screen.type("\x03")
     screen.until("stopped; the session is as it was")
     screen.until("you> ")
-    screen.type("half a line\x03")
+    screen.type("half a line")
+    screen.until("half a line")
+    screen.interrupt_typing()
     screen.until("(Ctrl-D or /quit ends the chat)")
     screen.until("you> ")
     screen.type("boom\n")
