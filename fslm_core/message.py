@@ -89,7 +89,7 @@ class TokenTrace:
 class Attempt:
     """One try at a step: what was asked, what came back, and what was wrong with it.
 
-    ``prompt`` is None for a tool stage, whose ``raw`` is the canonical JSON of what the function returned.
+    ``prompt`` is None for a tool stage, whose ``raw`` is the canonical JSON of what the function returned, or empty.
     """
 
     index: int

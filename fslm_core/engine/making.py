@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from ..backends.protocol import Backend, ModelRef
 from ..errors import StageFailedError
 from ..events import AttemptFailed, RunEvent, TextWritten
-from ..message import Attempt, Message, Origin, Usage, derive_seed, digest, node_id
+from ..message import Attempt, Message, Origin, Problem, Usage, derive_seed, digest, node_id
 from ..plugins import PluginHost
 from ..schema import canonical, content_id
 from ..stack import Node
@@ -77,17 +77,23 @@ class Maker:
     ) -> Message[Any]:
         assert stage.tool is not None
         began = time.perf_counter()
-        scored = await self.tools.call(stage, value, work.where)
+        try:
+            scored = await self.tools.call(stage, value, work.where)
+        except StageFailedError as error:
+            problems = error.problems or (Problem("tool", error.what),)
+            lost = Usage(seconds=time.perf_counter() - began)
+            await self._failed(work, Attempt(0, None, "", tuple(problems), lost), parents)
+            raise
         raw = canonical(scored.output)
         judged = time.perf_counter()
-        problems = self.host.check_message(stage, scored.output, value)
+        refused = self.host.check_message(stage, scored.output, value)
         ended = time.perf_counter()
         usage = Usage(seconds=ended - began, validate=ended - judged)
-        attempt = Attempt(0, None, raw, tuple(problems), usage)
-        if problems:
+        attempt = Attempt(0, None, raw, tuple(refused), usage)
+        if refused:
             await self._failed(work, attempt, parents)
             raise StageFailedError(
-                "the message was refused", where=work.where, problems=problems, attempts=[attempt], hint=self.look
+                "the message was refused", where=work.where, problems=refused, attempts=[attempt], hint=self.look
             )
         key = digest(SEMANTICS, work.origin.fingerprint, canonical(value)) if stage.tool.pure else ""
         return self._made(work, scored.output, (attempt,), dict(scored.confidence) or None, key, None)

@@ -157,7 +157,8 @@ class Outcome(Generic[Out]):
         for attempt in tries:
             for role, text in attempt.prompt.turns if attempt.prompt is not None else ():
                 yield from _line(role, text, indent=4)
-            yield from _line("tool" if attempt.prompt is None else "reply", attempt.raw, indent=4)
+            if attempt.prompt is not None or attempt.raw:
+                yield from _line("tool" if attempt.prompt is None else "reply", attempt.raw, indent=4)
             for problem in attempt.problems:
                 yield from _line("problem", f"({problem.kind}) {problem}", indent=4)
 

@@ -272,6 +272,7 @@ def test_the_repr_tells_of_nested_steps_decisions_and_failures_that_were_passed_
     assert lines[2:] == [
         "  step desk (kit.desk): ok",
         "  step desk.shout (kit.shout): skipped, for it failed with tool",
+        "    problem  (tool) ValueError: too quiet",
         "  step desk.opinion (kit.opinion): not reached",
         '  decided desk.choice {"value":"whisper","step":"shout","default":false}',
         '  output   {"reply":null}',
