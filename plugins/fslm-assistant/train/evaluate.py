@@ -32,6 +32,7 @@ from fslm_assistant.tools import Before, Ready, call, settle
 from fslm_assistant.values import NONE
 from fslm_core import Engine, Stack, Stage, Step
 from fslm_core.engine import Run
+from fslm_core.message import Message
 from fslm_core.settings import Settings
 
 HERE = Path(__file__).parent
@@ -88,7 +89,7 @@ def gold_hits(engine: Engine, turns: list[GoldTurn]) -> Iterable[Hit]:
 def said_hits(engine: Engine, turns: list[GoldTurn]) -> Iterable[Hit]:
     """The act and the reply by themselves."""
     there = [
-        Situation(text=t.text, task=t.task, move=t.move, missing=t.missing, asked=t.asked, call=t.call, rows=t.rows)  # type: ignore[arg-type]
+        Situation(text=t.text, task=t.task, move=t.move, missing=t.missing, asked=t.asked, call=t.call, rows=t.rows)
         for t in turns
     ]
     for t, got in zip(turns, outputs(engine, act, there), strict=True):
@@ -151,13 +152,18 @@ async def run_through(engine: Engine, stack: Stack[Any, Any], dialogue: list[Gol
         recorded = after(turn)
         own: dict[str, Any] = {}
         if run is not None:
-            understood, served = run.messages["intent"].content, run.messages["call"].content
-            own = {"intent": understood.intent, "slots": run.messages["settle"].content.slots}
-            own |= {"called": served.call or state.called}
+            said = contents(run)
+            own = {"intent": said["intent"].intent, "slots": said["settle"].slots}
+            own |= {"called": said["call"].call or state.called}
         else:
             own = {"intent": state.intent, "slots": state.slots, "called": state.called}
         state = recorded.model_copy(update=own)
     return runs
+
+
+def contents(run: Run[Any]) -> dict[str, Any]:
+    """What each step that ran said."""
+    return {name: message.content for name, message in run.messages.items() if isinstance(message, Message)}
 
 
 async def run_all(engine: Engine, stack: Stack[Any, Any], found: list[list[GoldTurn]]) -> list[list[Run[Any] | None]]:
@@ -179,7 +185,7 @@ def predicted_hits(found: list[list[GoldTurn]], ran: list[list[Run[Any] | None]]
                 for name in ("intent", "move", "joint goal", "act", served):
                     yield Hit(f"{prefix} {name}", t.dialogue, False)
                 continue
-            said = {name: message.content for name, message in run.messages.items()}
+            said = contents(run)
             yield Hit(f"{prefix} intent", t.dialogue, said["intent"].intent == t.intent)
             yield Hit(f"{prefix} move", t.dialogue, said["intent"].move == t.move)
             yield Hit(f"{prefix} joint goal", t.dialogue, same_state(said["settle"].slots, t.slots))
