@@ -1,0 +1,96 @@
+"""What fslm relies on in the plugin, its stages, its tools and its stack."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import fslm_assistant
+from fslm_core import Stack, Stage
+from fslm_core.testing import PluginContract, StackContract, StageContract, ToolContract
+
+CAPPED = r"an output longer than \d+ tokens is cut and fails"
+
+
+class TestPlugin(PluginContract):
+    warnings = (CAPPED,)
+
+    @pytest.fixture
+    def plugin(self) -> ModuleType:
+        return fslm_assistant
+
+
+class TestIntent(StageContract):
+    @pytest.fixture
+    def stage(self) -> Stage[Any, Any]:
+        return fslm_assistant.intent
+
+
+class TestSlots(StageContract):
+    warnings = (CAPPED,)
+
+    @pytest.fixture
+    def stage(self) -> Stage[Any, Any]:
+        return fslm_assistant.slots
+
+
+class TestAct(StageContract):
+    warnings = (CAPPED,)
+
+    @pytest.fixture
+    def stage(self) -> Stage[Any, Any]:
+        return fslm_assistant.act
+
+
+class TestReply(StageContract):
+    warnings = (CAPPED,)
+
+    @pytest.fixture
+    def stage(self) -> Stage[Any, Any]:
+        return fslm_assistant.reply
+
+
+class TestOpen(ToolContract):
+    @pytest.fixture
+    def stage(self) -> Stage[Any, Any]:
+        return fslm_assistant.open_turn
+
+
+class TestTask(ToolContract):
+    @pytest.fixture
+    def stage(self) -> Stage[Any, Any]:
+        return fslm_assistant.task
+
+
+class TestSettle(ToolContract):
+    @pytest.fixture
+    def stage(self) -> Stage[Any, Any]:
+        return fslm_assistant.settle
+
+
+class TestCall(ToolContract):
+    @pytest.fixture
+    def stage(self) -> Stage[Any, Any]:
+        return fslm_assistant.call
+
+
+class TestFill(ToolContract):
+    @pytest.fixture
+    def stage(self) -> Stage[Any, Any]:
+        return fslm_assistant.fill
+
+
+class TestRemember(ToolContract):
+    @pytest.fixture
+    def stage(self) -> Stage[Any, Any]:
+        return fslm_assistant.remember
+
+
+class TestAssistant(StackContract):
+    warnings = (CAPPED,)
+
+    @pytest.fixture
+    def stack(self) -> Stack[Any, Any]:
+        return fslm_assistant.assistant
