@@ -158,7 +158,7 @@ def test_every_error_says_where_and_what_to_do_next() -> None:
 
 
 def test_no_exception_of_pythons_own_reaches_a_user() -> None:
-    """One is caught in the room that raises it, by pydantic, which makes a problem of it, or, in a tool, by the engine."""
+    """Its own room catches it, or pydantic, which makes a problem of it, or the engine, if a tool raises it."""
     own = {name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, Exception)}
     for path, tree in sources():
         in_tools = {node for function in tools_of(tree) for node in ast.walk(function)}
