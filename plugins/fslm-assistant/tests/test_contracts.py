@@ -11,12 +11,8 @@ import fslm_assistant
 from fslm_core import Stack, Stage
 from fslm_core.testing import PluginContract, StackContract, StageContract, ToolContract
 
-CAPPED = r"an output longer than \d+ tokens is cut and fails"
-
 
 class TestPlugin(PluginContract):
-    warnings = (CAPPED,)
-
     @pytest.fixture
     def plugin(self) -> ModuleType:
         return fslm_assistant
@@ -29,24 +25,18 @@ class TestIntent(StageContract):
 
 
 class TestSlots(StageContract):
-    warnings = (CAPPED,)
-
     @pytest.fixture
     def stage(self) -> Stage[Any, Any]:
         return fslm_assistant.slots
 
 
 class TestAct(StageContract):
-    warnings = (CAPPED,)
-
     @pytest.fixture
     def stage(self) -> Stage[Any, Any]:
         return fslm_assistant.act
 
 
 class TestReply(StageContract):
-    warnings = (CAPPED,)
-
     @pytest.fixture
     def stage(self) -> Stage[Any, Any]:
         return fslm_assistant.reply
@@ -89,8 +79,6 @@ class TestRemember(ToolContract):
 
 
 class TestAssistant(StackContract):
-    warnings = (CAPPED,)
-
     @pytest.fixture
     def stack(self) -> Stack[Any, Any]:
         return fslm_assistant.assistant

@@ -129,7 +129,7 @@ def called(turn: GoldTurn) -> Any:
     return served.call
 
 
-def says(text: str, facts: Sequence[Filled]) -> bool:
+def says(text: str, facts: Sequence[Fact]) -> bool:
     """Whether a reply names every value that it is to name; yes, no and counts may be put otherwise."""
     plain = [f.value for f in facts if f.value not in ("True", "False") and f.slot != "count"]
     return all(value.lower() in text.lower() for value in plain)

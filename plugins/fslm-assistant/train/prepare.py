@@ -26,8 +26,10 @@ from fslm_assistant.values import NONE
 SEED = 7
 MOST = {"intent": 6000, "slots": 8000, "act": 4000, "reply": 4000, "turn": 6000}
 """Rows of each file; a recipe takes the first so many of its own."""
-OTHERS = 0.2
-"""Share of intent rows with a second service's intents on offer."""
+OTHERS = 0.35
+"""Share of intent rows with the intents of another service or two on offer."""
+SAME = 0.5
+"""Share that is kept of intent rows in which the intent stays what it was."""
 EMPTY = 0.5
 """Share that is kept of slots rows in which nothing is told or asked."""
 Row = dict[str, Any]
@@ -39,11 +41,14 @@ def held_back(turn: GoldTurn) -> bool:
     return int(hashlib.sha256(turn.dialogue.encode()).hexdigest(), 16) % 10 == 0
 
 
-def intent(turn: GoldTurn, rng: Random, others: list[Service]) -> Row:
+def intent(turn: GoldTurn, rng: Random, others: list[Service]) -> Row | None:
+    if turn.intent == turn.before.intent and rng.random() > SAME:
+        return None
     offered = list(turn.service.intents)
     if rng.random() < OTHERS:
-        taken = {intent.name for intent in offered}
-        offered += [intent for intent in rng.choice(others).intents if intent.name not in taken]
+        for other in rng.sample(others, rng.randint(1, 2)):
+            taken = {intent.name for intent in offered}
+            offered += [intent for intent in other.intents if intent.name not in taken]
         rng.shuffle(offered)
     return {
         "input": {
@@ -154,9 +159,10 @@ def fits(turn: GoldTurn) -> bool:
     there = Situation.model_validate({**made, "asked": turn.asked, "call": turn.call, "rows": turn.rows})
     return (
         turn.act in there.options
-        and len(turn.reply) <= 400
-        and all(len(filled["value"]) <= 80 for filled in (*turn.told, *turn.facts))
-        and (turn.act not in ("REQUEST", "OFFER") or (set(turn.about) <= set(there.names) and len(turn.about) <= 5))
+        and len(turn.told) <= 5
+        and len(turn.reply) <= 300
+        and all(len(filled["value"]) <= 60 for filled in turn.told)
+        and (turn.act not in ("REQUEST", "OFFER") or (set(turn.about) <= set(there.names) and len(turn.about) <= 4))
     )
 
 

@@ -32,7 +32,7 @@ from scenes import scenes
 from wording import natural, proper_names
 
 from fslm_math.finding import find, implied, rewritten, sentences
-from fslm_math.steps import CalculationError, calculate, shown
+from fslm_math.steps import CalculationError, calculate, choices, shown
 
 SEED = 7
 ALIKE = 0.6
@@ -51,6 +51,11 @@ class Problem:
         """Whether it has a number that no step uses."""
         used = {operand for step in self.steps for operand in re.split(r"[-+*/]", step)}
         return not {shown(number.value) for number in find(self.question)} <= used
+
+    @property
+    def writable(self) -> bool:
+        """Whether the stage could write these steps."""
+        return set(self.steps) <= set(choices(values_of(self.question)))
 
 
 def read(path: Path) -> Iterator[Row]:
@@ -106,7 +111,9 @@ def redrawn(problem: Problem, random: Random) -> Problem:
             continue
         if len(set(new)) == len(new) and not (whole and any(re.search(r"= .*[./]", line) for line in lines)):
             drawn = [replace(number, value=Fraction(value)) for number, value in zip(numbers, new, strict=True)]
-            return Problem(rewritten(problem.question, drawn), steps)
+            other = Problem(rewritten(problem.question, drawn), steps)
+            if other.writable:
+                return other
     return problem
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fslm_core import SLM, Decoding, Stack, Stage, Step, files, hookimpl
+from fslm_core import SLM, Stack, Stage, Step, files, hookimpl
 
 from .messages import Act, Answer, Asked, Dialogue, Heard, Reply, Saying, Situation, Told, Turn, Understood
 from .tools import call, fill, open_turn, remember, settle, task
@@ -36,7 +36,6 @@ slots = Stage(
     prompt=here / "slots/prompt.jinja",
     model=adapted("slots"),
     narrow={"told.slot": "settable", "asked": "askable"},
-    decoding=Decoding(max_tokens=160),
     description="The slots that the turn gives values to, and those it asks for.",
 )
 act = Stage(
@@ -46,7 +45,6 @@ act = Stage(
     prompt=here / "act/prompt.jinja",
     model=adapted("act"),
     narrow={"act": "options", "about": "names"},
-    decoding=Decoding(max_tokens=64),
     description="What the assistant does next, of what there is to do.",
 )
 reply = Stage(
@@ -55,7 +53,6 @@ reply = Stage(
     output=Reply,
     prompt=here / "reply/prompt.jinja",
     model=adapted("reply"),
-    decoding=Decoding(max_tokens=128),
     description="The act in plain language.",
 )
 

@@ -12,7 +12,7 @@ from .values import NONE
 Move = Literal["tell", "accept", "refuse", "others", "close"]
 ActName = Literal["REQUEST", "CONFIRM", "OFFER", "INFORM", "SUCCESS", "FAILURE", "SUGGEST", "MORE", "GOODBYE"]
 Name = Annotated[str, Field(min_length=1, max_length=40)]
-Value = Annotated[str, Field(min_length=1, max_length=80)]
+Value = Annotated[str, Field(min_length=1, max_length=60)]
 Row = dict[str, str]
 
 
@@ -140,7 +140,7 @@ class Filled(BaseModel):
 class Told(BaseModel):
     """What this turn says: slots with their values, and what it asks to know."""
 
-    told: Annotated[list[Filled], Field(max_length=6)]
+    told: Annotated[list[Filled], Field(max_length=5)]
     asked: Annotated[list[Name], Field(max_length=4)]
 
 
@@ -211,7 +211,14 @@ class Act(BaseModel):
     """What the assistant does next, and the slots it asks for or offers."""
 
     act: ActName
-    about: Annotated[list[Name], Field(max_length=5)]
+    about: Annotated[list[Name], Field(max_length=4)]
+
+
+class Fact(BaseModel):
+    """Something to be said; ``?`` as its value where it is to be asked."""
+
+    slot: str
+    value: str
 
 
 class Content(BaseModel):
@@ -219,7 +226,7 @@ class Content(BaseModel):
 
     act: ActName
     subject: str
-    facts: list[Filled]
+    facts: list[Fact]
     proposed: Row
     place: int
 
@@ -227,7 +234,7 @@ class Content(BaseModel):
 class Reply(BaseModel):
     """The turn in plain language."""
 
-    reply: Annotated[str, Field(min_length=1, max_length=400)]
+    reply: Annotated[str, Field(min_length=1, max_length=300)]
 
 
 class Saying(BaseModel):
@@ -235,7 +242,7 @@ class Saying(BaseModel):
 
     act: ActName
     subject: str
-    facts: list[Filled]
+    facts: list[Fact]
 
 
 class Answer(BaseModel):
@@ -246,6 +253,6 @@ class Answer(BaseModel):
 
 
 __all__ = [
-    "Act", "Answer", "Asked", "Call", "Choice", "Content", "Dialogue", "Filled", "Heard", "Opened", "Reply", "Row",
-    "Saying", "Served", "Settled", "Situation", "Tasked", "Told", "Turn", "Understood",
+    "Act", "Answer", "Asked", "Call", "Choice", "Content", "Dialogue", "Fact", "Filled", "Heard", "Opened", "Reply",
+    "Row", "Saying", "Served", "Settled", "Situation", "Tasked", "Told", "Turn", "Understood",
 ]  # fmt: skip

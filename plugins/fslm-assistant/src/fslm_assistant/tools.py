@@ -16,6 +16,7 @@ from .messages import (
     Choice,
     Content,
     Dialogue,
+    Fact,
     Filled,
     Opened,
     Row,
@@ -195,7 +196,7 @@ def fill(chosen: Chosen) -> Content:
         facts = {name: value for name, value in facts.items() if value != DONT_CARE}
     if chosen.act == "OFFER" and chosen.call is not None and len(chosen.rows) > 1:
         facts["count"] = str(len(chosen.rows))
-    said = [Filled(slot=name, value=value[:80]) for name, value in facts.items() if value]
+    said = [Fact(slot=name, value=value) for name, value in facts.items() if value]
     return Content.model_validate(
         {
             "act": chosen.act,

@@ -16,7 +16,7 @@ from fslm_assistant.messages import Act, Dialogue, Reply, Told, Turn, Understood
 from fslm_assistant.schema import Service
 from fslm_assistant.tools import call, open_turn, settle, task
 from fslm_assistant.values import NONE
-from fslm_core import SLM, Decoding, Stack, Stage, Step, hookimpl
+from fslm_core import SLM, Stack, Stage, Step, hookimpl
 
 here = Path(__file__).parent
 
@@ -54,7 +54,6 @@ whole = Stage(
     prompt=here / "prompt.jinja",
     model=SLM(base="smollm2-135m", adapter=here / "adapter"),
     narrow={"intent": "names", "told.slot": "settable", "asked": "slot_names", "about": "slot_names"},
-    decoding=Decoding(max_tokens=320),
     description="A whole turn in one stage.",
 )
 
