@@ -18,7 +18,7 @@ from fslm_core.errors import FslmError
 from fslm_core.testing import KitEngine
 
 SLOTS = [
-    [{"slot": "food", "value": "Italian"}],
+    [{"slot": "cuisine", "value": "Italian"}],
     [{"slot": "district", "value": "Oldgate"}],
     [],
     [{"slot": "time", "value": "half past 7 in the evening"}],
@@ -26,17 +26,17 @@ SLOTS = [
 ]
 SCRIPT: dict[str, list[dict[str, Any]]] = {
     "assistant.intent": [
-        {"intent": "FindTable", "move": "tell"},
-        {"intent": "FindTable", "move": "tell"},
-        {"intent": "FindTable", "move": "others"},
-        {"intent": "BookTable", "move": "accept"},
-        {"intent": "BookTable", "move": "accept"},
+        {"intent": "FindRestaurants", "move": "tell"},
+        {"intent": "FindRestaurants", "move": "tell"},
+        {"intent": "FindRestaurants", "move": "others"},
+        {"intent": "ReserveRestaurant", "move": "accept"},
+        {"intent": "ReserveRestaurant", "move": "accept"},
     ],
     "assistant.slots": [{"told": told, "asked": []} for told in SLOTS],
     "assistant.act": [
         {"act": "REQUEST", "about": ["district"]},
-        {"act": "OFFER", "about": ["place_name"]},
-        {"act": "OFFER", "about": ["place_name"]},
+        {"act": "OFFER", "about": ["restaurant_name"]},
+        {"act": "OFFER", "about": ["restaurant_name"]},
         {"act": "CONFIRM", "about": []},
         {"act": "SUCCESS", "about": []},
     ],
@@ -58,10 +58,10 @@ def test_a_dialogue_from_a_wish_to_a_booking() -> None:
             assert isinstance(run.state, Dialogue)
             state = run.state
             calls.append(run.output.call)
-    assert [call and call.intent for call in calls] == [None, "FindTable", None, None, "BookTable"]
+    assert [call and call.intent for call in calls] == [None, "FindRestaurants", None, None, "ReserveRestaurant"]
     assert calls[-1] is not None
     assert calls[-1].parameters == {
-        "place_name": "Nonna Pia", "time": "19:30", "date": "2026-03-02", "party_size": "2",
+        "restaurant_name": "Nonna Pia", "time": "19:30", "date": "2026-03-02", "party_size": "2",
     }  # fmt: skip
     assert state.turns[-2:] == ["Yes.", "reply 4"] and len(state.turns) == 8
     assert state.act == "SUCCESS" and state.rows[0]["street_address"] == "2 Bell Square"

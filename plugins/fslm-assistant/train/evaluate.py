@@ -27,7 +27,7 @@ from scoring import Hit, call_hits, figures, same_state, same_told
 from turns import TODAY, GoldTurn, after, dialogues, services
 
 from fslm_assistant import act, assistant, intent, reply, slots
-from fslm_assistant.messages import Asked, Choice, Content, Filled, Heard, Saying, Situation, Turn
+from fslm_assistant.messages import Asked, Choice, Content, Fact, Filled, Heard, Saying, Situation, Turn
 from fslm_assistant.tools import Before, Ready, call, settle
 from fslm_assistant.values import NONE
 from fslm_core import Engine, Stack, Stage, Step

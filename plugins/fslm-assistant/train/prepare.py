@@ -32,6 +32,8 @@ SAME = 0.5
 """Share that is kept of intent rows in which the intent stays what it was."""
 EMPTY = 0.5
 """Share that is kept of slots rows in which nothing is told or asked."""
+WRONG = 0.3
+"""Share of intent rows that tell something whose present intent is drawn, for in the stack it was predicted."""
 Row = dict[str, Any]
 Form = Callable[[GoldTurn, Random, list[Service]], Row | None]
 
@@ -45,8 +47,12 @@ def intent(turn: GoldTurn, rng: Random, others: list[Service]) -> Row | None:
     if turn.intent == turn.before.intent and rng.random() > SAME:
         return None
     offered = list(turn.service.intents)
+    now = turn.before.intent
+    tells = turn.intent != turn.before.intent or turn.told or turn.asked
+    if turn.before.turns and tells and rng.random() < WRONG:
+        now = rng.choice([NONE, *(each.name for each in offered)])
     if rng.random() < OTHERS:
-        for other in rng.sample(others, rng.randint(1, 2)):
+        for other in rng.sample(others, min(rng.randint(1, 2), len(others))):
             taken = {intent.name for intent in offered}
             offered += [intent for intent in other.intents if intent.name not in taken]
         rng.shuffle(offered)
@@ -54,7 +60,7 @@ def intent(turn: GoldTurn, rng: Random, others: list[Service]) -> Row | None:
         "input": {
             "text": turn.text,
             "said": turn.before.said,
-            "now": turn.before.intent,
+            "now": now,
             "choices": [{"name": each.name, "description": each.description} for each in offered],
         },
         "output": {"intent": turn.intent, "move": turn.move},
