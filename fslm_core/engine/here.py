@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from .. import adapter as adapters
 from ..backends.protocol import Backend
-from ..checkpoints import Folder, resolve
+from ..checkpoints import Checkpoint, Folder, find, resolve
 from ..errors import LockError
 from ..plugins import PluginHost, PluginInfo
 from ..plugins.core import running_core
@@ -33,6 +33,7 @@ from .lock import (
     work_differences,
 )
 from .models import Model, model_of
+from .tokens import tokenized
 
 AnyStage = Stage[Any, Any]
 _TORCH = ("device", "executor", "precision")
@@ -56,6 +57,7 @@ def fingerprint_of(stage: AnyStage, model: Model | None, base_sha256: str | None
 class _Scope:
     """What a lock speaks of. None stands for everything."""
 
+    stacks: Sequence[Stack[Any, Any]]
     stages: Mapping[str, AnyStage]
     distributions: Collection[str] | None
 
@@ -79,10 +81,13 @@ def look(host: PluginHost, settings: Settings, backend: Backend, *, stacks: Sequ
     stages: dict[str, LockedStage] = {}
     for name, stage in sorted(scope.stages.items()):
         model = None if stage.tool is not None else model_of(stage, host, settings, backend.capabilities)
-        sha256 = _sha256_of(model, host, settings) if model is not None and backend.capabilities.weights else None
+        weights = model is not None and backend.capabilities.weights
+        sha256 = _sha256_of(model.checkpoint, host, settings) if model is not None and weights else None
         stages[name] = stage_here(stage, host, model, sha256, backend.name)
         if model is not None and sha256 is not None:
-            checkpoints[model.checkpoint.name] = checkpoint_here(model, sha256)
+            checkpoints[model.checkpoint.name] = _checkpoint_here(model.checkpoint, sha256)
+    for base in (find(name, host.checkpoints) for stack in scope.stacks for name in tokenized(stack)):
+        checkpoints[base.name] = _checkpoint_here(base, _sha256_of(base, host, settings))
     return lock.model_copy(update={"stages": stages, "checkpoints": checkpoints})
 
 
@@ -138,7 +143,7 @@ def stack_drift(
 
     Args:
         models: the model of each step, by the step's name; None for a tool.
-        bases: SHA-256 of each checkpoint on this machine, by name.
+        bases: SHA-256 of each checkpoint on this machine, by name; those of tokenizers that a shape works with, too.
         backend: the backend's name.
     """
     if lock.stacks is not None and stack.name not in lock.stacks:
@@ -152,7 +157,9 @@ def stack_drift(
         sha256 = bases.get(model.checkpoint.name) if model is not None else None
         stages[step.stage.name] = stage_here(step.stage, host, model, sha256, backend)
         if model is not None and sha256 is not None:
-            checkpoints[model.checkpoint.name] = checkpoint_here(model, sha256)
+            checkpoints[model.checkpoint.name] = _checkpoint_here(model.checkpoint, sha256)
+    for base in (find(name, host.checkpoints) for name in tokenized(stack)):
+        checkpoints[base.name] = _checkpoint_here(base, bases[base.name])
     found = Lock(core=lock.core, backend=backend, plugins=lock.plugins, stages=stages, checkpoints=checkpoints)
     return work_differences(lock, found)
 
@@ -175,18 +182,18 @@ def stage_here(
     )
 
 
-def checkpoint_here(model: Model, sha256: str) -> LockedCheckpoint:
-    """What a lock says of a stage's base model."""
-    source = model.checkpoint.source
+def _checkpoint_here(checkpoint: Checkpoint, sha256: str) -> LockedCheckpoint:
+    """What a lock says of a checkpoint."""
+    source = checkpoint.source
     return LockedCheckpoint(sha256=sha256, source="a folder" if isinstance(source, Folder) else str(source))
 
 
-def _sha256_of(model: Model, host: PluginHost, settings: Settings) -> str:
+def _sha256_of(checkpoint: Checkpoint, host: PluginHost, settings: Settings) -> str:
     """The hash that the checkpoint must have here, or, where its definition states none, the one it has."""
-    if model.checkpoint.sha256 is not None:
-        return model.checkpoint.sha256
+    if checkpoint.sha256 is not None:
+        return checkpoint.sha256
     offline = settings.model_copy(update={"offline": True})
-    return resolve(model.checkpoint, offline, extra=host.checkpoints).sha256
+    return resolve(checkpoint, offline, extra=host.checkpoints).sha256
 
 
 def _scope(
@@ -199,15 +206,17 @@ def _scope(
 ) -> _Scope:
     """The stages a lock speaks of, and the distributions that have a part in them."""
     if stacks is None:
-        return _Scope(host.stages, None)
+        return _Scope(tuple(host.stacks.values()), host.stages, None)
     stages = {stage.name: stage for stack in stacks for stage in stack.stages}
     owners: list[PluginInfo | None] = [host.owner_of("backend", backend.name)]
     owners += [host.owner_of("stack", stack.name) for stack in stacks]
     owners += [host.owner(stage) for stage in stages.values()]
-    owners += [host.owner_of("checkpoint", stage.model.base) for stage in stages.values() if stage.model is not None]
+    bases = [stage.model.base for stage in stages.values() if stage.model is not None]
+    bases += [base for stack in stacks for base in tokenized(stack)]
+    owners += [host.owner_of("checkpoint", base) for base in bases]
     names = {owner.distribution for owner in owners if owner is not None}
     judges = {i.distribution for i in host.plugins if {i.name, i.distribution} & set(settings.foreign_checks)}
-    return _Scope(stages, names | judges | set(also))
+    return _Scope(stacks, stages, names | judges | set(also))
 
 
 def _environment(

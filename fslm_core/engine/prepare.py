@@ -93,8 +93,11 @@ class Preparer:
                 bases[model.checkpoint.name] = await in_thread(self._resolve, model.checkpoint)
         self._recheck(stack, models, bases)
         self._recheck(stack, tried, bases, "candidate: ")
+        cutting = {
+            base: await in_thread(self._resolve, find(base, self._host.checkpoints)) for base in tokenized(stack)
+        }
         if self._lock is not None:
-            hashes = {name: base.sha256 for name, base in bases.items()}
+            hashes = {base.checkpoint.name: base.sha256 for base in (*bases.values(), *cutting.values())}
             drifts = stack_drift(self._lock, stack, self._host, models, hashes, self._backend.name)
             refuse(drifts, self._settings.lock_file)
         refs = {name: m.ref(bases.get(m.checkpoint.name)) for name, m in models.items() if m is not None}
@@ -107,7 +110,7 @@ class Preparer:
             for s in report.steps
             if s.name in tried
         }
-        tokenizers = {base: await in_thread(self._tokenizer, base) for base in tokenized(stack)}
+        tokenizers = {name: await in_thread(tokenizer_of, base) for name, base in cutting.items()}
         return Prepared(stack, refs, origins, marks_of(stack), candidates, tokenizers)
 
     async def _candidate(
@@ -124,10 +127,6 @@ class Preparer:
                 checkpoint, self._settings, extra=self._host.checkpoints, progress=self._progress
             )
         return self._resolved[name]
-
-    def _tokenizer(self, base: str) -> Any:
-        """A checkpoint's tokenizer, ready to use on any thread."""
-        return tokenizer_of(self._resolve(find(base, self._host.checkpoints)))
 
     def _recheck(
         self,

@@ -17,10 +17,12 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 from tokenizers.trainers import BpeTrainer, WordLevelTrainer
 
-from fslm_core import SLM, Engine, Map, Reduce, Split, Stack, Stage
+from fslm_core import SLM, Engine, Map, Reduce, Split, Stack, Stage, hookimpl
 from fslm_core.backends.protocol import Request
 from fslm_core.backends.scripted import ScriptedBackend
-from fslm_core.errors import CheckError, CheckpointError, RunFailed, StackError, StageFailedError
+from fslm_core.engine.here import look
+from fslm_core.engine.lock import text_of
+from fslm_core.errors import CheckError, CheckpointError, LockError, RunFailed, StackError, StageFailedError
 from fslm_core.plugins import PluginHost
 from fslm_core.settings import Settings, load
 from fslm_core.shapes import Chunk, Chunks, LongText
@@ -308,6 +310,35 @@ def test_a_tokenizer_that_is_none_is_told(engine: Engine, base: Path) -> None:
     stack = Stack("t", input=LongText, output=Chunks, steps=[Split("split", base=str(base))])
     with pytest.raises(CheckpointError, match="the tokenizer cannot be read"):
         engine.run(stack, {"text": "a"})
+
+
+class Plugin:
+    """A stack that cuts by the tokens of a folder's checkpoint."""
+
+    def __init__(self, base: Path) -> None:
+        self.stack = Stack("t", input=LongText, output=Chunks, steps=[Split("split", base=str(base))])
+
+    @hookimpl
+    def fslm_stacks(self) -> list[Stack[Any, Any]]:
+        return [self.stack]
+
+
+@pytest.mark.parametrize("stacks", [None, ["t"]])
+def test_a_lock_holds_the_checkpoint_whose_tokens_it_counts(plain: Settings, base: Path, stacks: Any) -> None:
+    settings = plain.model_copy(update={"lock_file": base.parent / "fslm.lock"})
+    host = PluginHost(settings, plugins={"t": Plugin(base)}, installed=False)
+    found = look(host, settings, ScriptedBackend(), stacks=stacks)
+    assert list(found.checkpoints) == [str(base)]
+    settings.lock_file.write_text(text_of(found), encoding="utf-8")
+
+    def cut_one() -> int:
+        with Engine(settings=settings, host=host, backend=ScriptedBackend(), trace=False, locked=True) as engine:
+            return len(engine.run("t", {"text": SENTENCES}).output.chunks)
+
+    assert cut_one() == 1
+    words().save(str(base / "tokenizer.json"))
+    with pytest.raises(LockError, match=r"checkpoint .*base, sha256: locked"):
+        cut_one()
 
 
 def test_without_the_package_the_check_says_what_to_install(engine: Engine, base: Path, monkeypatch: Any) -> None:
