@@ -66,8 +66,7 @@ def test_a_step_of_other_numbers_cannot_be_written() -> None:
     ],
 )
 def test_a_question_that_cannot_be_calculated_says_why(question: str, why: str) -> None:
-    outcome = run_stack(solve, {"question": question}, replies={})
-    outcome.assert_failed(match=why)
+    run_stack(solve, {"question": question}, replies={}).assert_failed(InputError, match=why)
 
 
 @pytest.mark.parametrize("question", ["", "x" * 2001, "5 " * 5000])

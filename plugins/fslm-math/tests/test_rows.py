@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
@@ -83,3 +84,30 @@ def test_a_sentence_beside_the_point_changes_no_step(train: dict[str, ModuleType
     other = prepare.beside_the_point(prepare.Problem(CANDY, ["4*9", "92-x"]), Random(0))
     assert other.steps == ["4*9", "92-x"] and other.unused
     assert other.question.endswith("How many are left?") and len(other.question) > len(CANDY)
+
+
+def test_every_problem_is_scored_by_in_one_fold_and_trained_on_in_the_others(
+    train: dict[str, ModuleType], tmp_path: Path
+) -> None:
+    prepare = train["prepare"]
+    things = ["apple", "banana", "cherry", "daisy", "eagle", "falcon", "garlic", "hammer", "island", "jacket", "kettle"]
+    questions = [
+        f"Box {thing} {thing}ery {thing}ish had {i + 3} , took 2 . How many left ?" for i, thing in enumerate(things)
+    ]
+    rows = [
+        {"question": question, "equation_prefix": f"- {i + 3} 2", "answer": i + 1}
+        for i, question in enumerate(questions)
+    ]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    scored: list[str] = []
+    for part in range(3):
+        files = dict(
+            prepare.prepare(
+                tmp_path, tmp_path, made_up=0, from_school=0, select=99, fold=prepare.Fold(3, part), vary=False
+            )
+        )
+        told = {name: [row["input"]["told"] for row in files[f"equation.{name}.jsonl"]] for name in ("train", "select")}
+        assert not set(told["train"]) & set(told["select"])
+        assert len(told["train"]) + len(told["select"]) == len(things)
+        scored += told["select"]
+    assert len(scored) == len(set(scored)) == len(things)

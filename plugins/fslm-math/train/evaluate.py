@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from equations import infix, steps_of, values_of
-from prepare import read
+from prepare import read, write
 
 from fslm_core import Engine, Stack
 from fslm_math import solve
@@ -142,8 +142,7 @@ def main() -> None:
     data: dict[str, Any] = {}
     with Engine(stacks, trace=False) as engine:
         for name, rows in sets.items():
-            lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows]
-            (given.out / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            write(given.out / f"{name}.jsonl", rows)
             text += [
                 f"## {name}: {len(rows)} rows",
                 "",

@@ -141,9 +141,15 @@ def beside_the_point(problem: Problem, random: Random) -> Problem:
 _BESIDE = ("{0} has {1} {2}.", "{0} also has {1} {2}.", "{0} bought {1} {2}.", "{0} has {1} {2} at home.")
 
 
-def held_back(problem: Problem) -> bool:
-    """Whether a word problem may be one to select by: a tenth of them."""
-    return int(hashlib.sha256(problem.question.encode()).hexdigest(), 16) % 10 == 0
+@dataclass(frozen=True)
+class Fold:
+    """Which word problems may be selected by: part ``part`` of ``parts``, drawn by the wording."""
+
+    parts: int = 10
+    part: int = 0
+
+    def has(self, problem: Problem) -> bool:
+        return int(hashlib.sha256(problem.question.encode()).hexdigest(), 16) % self.parts == self.part
 
 
 def words(problem: Problem) -> frozenset[str]:
@@ -176,24 +182,36 @@ def rows_of(problem: Problem) -> dict[str, Row]:
     }
 
 
-def selected(found: list[Problem], most: int) -> list[Problem]:
+TENTH = Fold()
+
+
+def selected(found: list[Problem], most: int, fold: Fold) -> list[Problem]:
     """Selection problems: of those held back, as many as there are with an unused number, up to a third."""
-    back = sorted((p for p in found if held_back(p)), key=lambda p: hashlib.sha256(p.question[::-1].encode()).digest())
+    back = sorted((p for p in found if fold.has(p)), key=lambda p: hashlib.sha256(p.question[::-1].encode()).digest())
     hard = [p for p in back if p.unused][: most // 3]
     return [*hard, *[p for p in back if not p.unused][: most - len(hard)]]
 
 
 def prepare(
-    word_problems: Path, gsm8k: Path, *, made_up: int, from_school: int, select: int
+    word_problems: Path,
+    gsm8k: Path,
+    *,
+    made_up: int,
+    from_school: int,
+    select: int,
+    fold: Fold = TENTH,
+    vary: bool = True,
 ) -> Iterator[tuple[str, list[Row]]]:
-    """Each file's name and its rows."""
+    """Each file's name and its rows; with ``vary`` false the data set's own problems are left as they are."""
     random = Random(SEED)
     found = problems(word_problems)
-    chosen = selected(found, select)
+    chosen = selected(found, select, fold)
     apart = [words(problem) for problem in chosen]
-    own = [p for p in found if not held_back(p) and not any(alike(words(p), other) for other in apart)]
-    varied = [redrawn(problem, random) if random.random() < 0.5 else problem for problem in own]
-    varied = [beside_the_point(problem, random) if random.random() < 0.25 else problem for problem in varied]
+    own = [p for p in found if not fold.has(p) and not any(alike(words(p), other) for other in apart)]
+    varied = own
+    if vary:
+        varied = [redrawn(problem, random) if random.random() < 0.5 else problem for problem in own]
+        varied = [beside_the_point(problem, random) if random.random() < 0.25 else problem for problem in varied]
     extra = [Problem(question, steps) for question, steps in islice(scenes(random), made_up)]
     short = school(gsm8k) if from_school else []
     random.shuffle(short)
@@ -226,9 +244,14 @@ def main() -> None:
         given.problems, given.gsm8k, made_up=given.made_up, from_school=given.from_gsm8k, select=given.select
     )
     for name, rows in files:
-        lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows]
-        (given.out / name).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        write(given.out / name, rows)
         print(f"{name}: {len(rows)} rows")
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    """A row a line."""
+    lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows]
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 from fslm_core import SLM, Cascade, Decoding, Stack, Stage, Vote, files, hookimpl, tool
 
 from .finding import find, implied, parted, rewritten
-from .messages import MOST_NUMBERS, Answer, Equation, Number, Numbered, Question
+from .messages import Answer, Equation, Number, Numbered, Question
 from .steps import calculate, shown
 
 here = files(__name__)
@@ -17,21 +17,12 @@ here = files(__name__)
 def numbers(question: Question) -> Numbered:
     """Finds the numbers of a question, writes each in digits, and sets apart what is asked from what is told."""
     found = list(find(question.question))
-    also = implied(question.question)
-    if not found:
-        raise ValueError("the question has no number to calculate with")
-    if len({number.value for number in found} | set(also)) > MOST_NUMBERS:
-        raise ValueError(f"the question has more than {MOST_NUMBERS} different numbers")
-    for number in found:
-        if number.value >= 10**12 or "/" in shown(number.value):
-            written = question.question[number.start : number.end]
-            raise ValueError(f"the number {written[:20]!r} has too many digits: at most 12, and 6 after the point")
     asked, told = parted(rewritten(question.question, found))
     return Numbered(
         asked=asked,
         told=told,
         numbers=[Number(value=shown(number.value), start=number.start, end=number.end) for number in found],
-        implied=also,
+        implied=implied(question.question),
     )
 
 

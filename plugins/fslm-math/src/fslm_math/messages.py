@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
-from .steps import MOST_STEPS, choices
+from .finding import find, implied
+from .steps import MOST_STEPS, choices, shown
 
 MOST_NUMBERS = 12
 """Different numbers of one question, those that a word such as ``dozen`` stands for included."""
@@ -20,6 +21,20 @@ class Question(BaseModel):
     """A word problem in English."""
 
     question: Annotated[str, Field(min_length=1, max_length=2000)]
+
+    @field_validator("question")
+    @classmethod
+    def _can_be_calculated(cls, question: str) -> str:
+        found, also = list(find(question)), implied(question)
+        if not found:
+            raise ValueError("the question has no number to calculate with")
+        if len({number.value for number in found} | set(also)) > MOST_NUMBERS:
+            raise ValueError(f"the question has more than {MOST_NUMBERS} different numbers")
+        for number in found:
+            if number.value >= 10**12 or "/" in shown(number.value):
+                written = question[number.start : number.end]
+                raise ValueError(f"the number {written[:20]!r} has too many digits: at most 12, and 6 after the point")
+        return question
 
 
 class Number(BaseModel):
