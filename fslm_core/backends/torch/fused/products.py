@@ -56,6 +56,22 @@ class Plain:
         return functional.linear(x.to(self._dtype), self._weight, self._bias).float()
 
 
+class Blocked:
+    """bfloat16 on a CPU that multiplies it, the weight laid out once in the blocks that oneDNN reads.
+
+    The results are those of :class:`Plain`, to the bit, which lays it out anew for every product.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.bfloat16().contiguous())
+        self._bias = None if bias is None else bias.bfloat16()
+        self._multiply: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Multiply: float32 [tokens, in] to float32 [tokens, out]."""
+        return self._multiply(x.bfloat16(), self._packed, self._bias, "none", [], "").float()
+
+
 class Half:
     """float16 weights, float32 sums (FBGEMM)."""
 
@@ -142,13 +158,20 @@ class Int4:
         return y if self._bias is None else y.add_(self._bias)
 
 
-def pack(weight: Tensor, bias: Tensor | None, number_format: Format, device: torch.device) -> Product:
+def pack(
+    weight: Tensor, bias: Tensor | None, number_format: Format, device: torch.device, *, kept: bool = False
+) -> Product:
     """Pack a weight [out, in] with its bias [out] or None.
+
+    Args:
+        kept: the weight is kept elsewhere anyway, so formats that can multiply by it as it is shall share it.
 
     Raises:
         BackendError: the shape has no such form.
     """
     match number_format:
+        case "bfloat16" if not kept and _has_blocks(device):
+            return Blocked(weight, bias)
         case "float32" | "bfloat16":
             dtype = torch.float32 if number_format == "float32" else torch.bfloat16
             return Plain(weight.to(device), None if bias is None else bias.to(device), dtype)
@@ -158,6 +181,15 @@ def pack(weight: Tensor, bias: Tensor | None, number_format: Format, device: tor
             return Int8(weight, bias)
         case "int4":
             return Int4(weight, bias)
+
+
+def _has_blocks(device: torch.device) -> bool:
+    """Whether oneDNN is there and this CPU has what its bfloat16 kernels need."""
+    return (
+        device.type == "cpu"
+        and torch.backends.mkldnn.is_available()
+        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
 
 
 def choose(precision: str, stored: torch.dtype | None, device: torch.device) -> Format:

@@ -111,7 +111,7 @@ def _packed(get: Get, names: Any, config: Any, number_format: Format, device: to
     tied = config.tie_word_embeddings or "lm_head.weight" not in names
     rows = embedding if tied else get("lm_head.weight").clone()
     frequencies, stretch = _rotation(config)
-    head = pack(rows, None, number_format, device)  # the largest first, while there is most room
+    head = pack(rows, None, number_format, device, kept=True)  # the largest first, while there is most room
     layers = []
     for index in range(shape.layers):
         layers.append(_layer(get, names, index, shape, number_format, device))
