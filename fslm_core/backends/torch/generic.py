@@ -44,6 +44,8 @@ class Batch:
         self._cache = DynamicCache(config=resident.model.config)
         self._mask = torch.zeros((len(rows), 0), dtype=torch.long, device=resident.device)
         self._block = _Block.of(self.rows, resident.device)
+        # By place, not by count: a slice of several rows is not contiguous, and the head would be read once a row.
+        self._last = torch.tensor([-1], device=resident.device)
 
     def drop(self) -> list[Row]:
         """Take out the rows that are finished or no longer wanted, and return them."""
@@ -75,7 +77,7 @@ class Batch:
             attention_mask=self._mask,
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=self._last,
         ).logits
         for row, took_part in zip(self.rows, part.real.any(dim=1).tolist(), strict=True):
             row.forwards += took_part
