@@ -23,7 +23,7 @@ from fslm_core.backends.protocol import Generation, ModelRef, Request, Sampling
 from fslm_core.backends.torch.backend import TorchBackend
 from fslm_core.backends.torch.fused import decide, flight, shape
 from fslm_core.backends.torch.fused.forward import Segment
-from fslm_core.backends.torch.fused.products import FORMATS, Format, choose, pack
+from fslm_core.backends.torch.fused.products import FORMATS, REACHES, Format, Int8, choose, int8_reach, pack
 from fslm_core.backends.torch.fused.slots import Block
 from fslm_core.backends.torch.vocabulary import Vocabulary
 from fslm_core.errors import BackendError
@@ -404,24 +404,30 @@ def test_a_rows_product_does_not_depend_on_its_neighbours(number_format: Format)
         assert bool(((together - other).abs() <= scale * 2**-7 * (1e-3 if number_format != "bfloat16" else 1)).all())
 
 
-@given(st.integers(1, 130), st.integers(0, 99), st.sampled_from(["random", "highest", "lowest", "turns"]))
-def test_int8_sums_are_exact_even_at_the_ends_of_the_range(half: int, seed: int, kind: str) -> None:
+@given(
+    st.integers(1, 130),
+    st.integers(0, 99),
+    st.sampled_from(["random", "highest", "lowest", "turns"]),
+    st.sampled_from(REACHES),
+)
+def test_int8_sums_are_exact_even_at_the_ends_of_the_range(half: int, seed: int, kind: str, reach: int) -> None:
     """Kernels that add two products in 16 bits would saturate here without a word."""
+    reach = min(reach, int8_reach())
     inputs, generator = 2 * half, np.random.default_rng(seed)
-    weight = generator.integers(-90, 91, (24, inputs))
-    x = generator.integers(-90, 91, (5, inputs))
+    weight = generator.integers(-reach, reach + 1, (24, inputs))
+    x = generator.integers(-reach, reach + 1, (5, inputs))
     if kind == "highest":
-        weight[:], x[:] = 90, 90
+        weight[:], x[:] = reach, reach
     elif kind == "lowest":
-        weight[:], x[:] = -90, 90
+        weight[:], x[:] = -reach, reach
     elif kind == "turns":
-        weight[:], x[:] = 90, 90
-        weight[::2, ::2] = -90
-        x[::2, 1::2] = -90
-    weight[:, 0], x[:, 0] = 90, 90  # so that every scale is 1
+        weight[:], x[:] = reach, reach
+        weight[::2, ::2] = -reach
+        x[::2, 1::2] = -reach
+    weight[:, 0], x[:, 0] = reach, reach  # so that every scale is 1
     width = math.gcd(inputs, 32)
     turn = np.kron(np.eye(inputs // width), hadamard(width))  # turned again, these are the whole numbers above
-    product = pack(torch.from_numpy(weight @ turn).float(), None, "int8", CPU)
+    product = Int8(torch.from_numpy(weight @ turn).float(), None, reach)
     found = product(torch.from_numpy(x @ turn / width).float()).double().numpy()
     exact = x @ weight.T
     assert np.abs(found - exact).max() <= 0.5 + 1e-6 * np.abs(exact).max()

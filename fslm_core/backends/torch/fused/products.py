@@ -6,8 +6,8 @@ Every product takes and gives float32; the formats differ in how the weight is k
 - ``bfloat16``: inputs and weights in bfloat16, sums in float32 (oneDNN). Quick where the CPU or GPU multiplies it.
 - ``float16``: weights packed in float16, inputs and sums in float32 (FBGEMM). A bfloat16 checkpoint loses nothing
   that matters: float16 has three more bits of mantissa, and a weight below 6e-8 is as good as none.
-- ``int8``: weights by output channel and inputs by row in 181 steps each, sums in int32 (FBGEMM). No more steps,
-  because CPUs without VNNI add two products in 16 bits, which full ranges would overflow without a word.
+- ``int8``: weights by output channel and inputs by row in 255 steps each, sums in int32 (FBGEMM); in 181 steps on CPUs
+  without VNNI, which add two products in 16 bits, and full ranges would overflow those without a word.
 - ``int4``: weights in 4 bits by group of 32 inputs, with scale and zero point; inputs and sums in float32.
 """
 
@@ -17,7 +17,8 @@ import math
 import platform
 import warnings
 from collections.abc import Callable
-from typing import Literal, Protocol
+from functools import cache
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -29,9 +30,9 @@ from ..machine import FAST_BFLOAT16
 Format = Literal["float32", "bfloat16", "float16", "int8", "int4"]
 FORMATS: tuple[Format, ...] = ("float32", "bfloat16", "float16", "int8", "int4")
 INT4_GROUP = 32
-_STEPS = 90
-"""Weights lie between minus and plus this, inputs too but for an offset that makes them positive: two products come to
-2 * 90 * 181 = 32,580 at most, and 16 bits hold 32,767."""
+REACHES = (127, 90)
+"""In int8, weights lie between minus and plus this, inputs too but for an offset that makes them positive. At 90 two
+products come to 2 * 90 * 181 = 32,580 at most, and 16 bits hold 32,767."""
 _SPREAD = 32
 
 
@@ -93,17 +94,15 @@ class Int8:
     and a row's result does not depend on its neighbours.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, reach: int) -> None:
+        self._reach = reach
         self._width = math.gcd(weight.shape[1], _SPREAD)
         self._turn = _hadamard(self._width)
         weight = self._turned(weight.float()).div_(self._width)
-        scales = (weight.abs().amax(1) / _STEPS).clamp_min(torch.finfo(torch.float32).tiny).double()
+        scales = (weight.abs().amax(1) / reach).clamp_min(torch.finfo(torch.float32).tiny).double()
         zeros = torch.zeros(len(weight), dtype=torch.long)
-        whole = (weight / scales[:, None].float()).round().clamp(-_STEPS, _STEPS).to(torch.int8)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # these tensors go some day; this one is gone at once
-            quantised = torch._make_per_channel_quantized_tensor(whole, scales, zeros, 0)
-        self._packed = torch.ops.quantized.linear_prepack(quantised, None)
+        whole = (weight / scales[:, None].float()).round().clamp(-reach, reach).to(torch.int8)
+        self._packed = _packed_int8(whole, scales, zeros)
         self._bias = None if bias is None else bias.float()
         self._multiply: Callable[..., Tensor] = (
             torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
@@ -113,12 +112,31 @@ class Int8:
         """Multiply: float32 [tokens, in] to float32 [tokens, out]."""
         x = self._turned(x)
         largest = x.abs().amax(1, keepdim=True).clamp_min_(1e-30)
-        y = self._multiply(x.div_(largest), 1 / _STEPS, _STEPS + 1, self._packed).mul_(largest)
+        y = self._multiply(x.div_(largest), 1 / self._reach, self._reach + 1, self._packed).mul_(largest)
         return y if self._bias is None else y.add_(self._bias)
 
     def _turned(self, x: Tensor) -> Tensor:
         """Turn each piece of the inputs; what is turned twice is ``width`` times itself."""
         return (x.reshape(-1, self._width) @ self._turn).view_as(x)
+
+
+def _packed_int8(whole: Tensor, scales: Tensor, zeros: Tensor) -> Any:
+    """FBGEMM's form of an int8 weight [out, in] with a scale and a zero for each of its rows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # these tensors go some day; this one is gone at once
+        quantised = torch._make_per_channel_quantized_tensor(whole, scales, zeros, 0)
+    return torch.ops.quantized.linear_prepack(quantised, None)
+
+
+@cache
+def int8_reach() -> int:
+    """The most of :data:`REACHES` with which FBGEMM's sums are exact on this CPU, seen by summing the greatest."""
+    size, highest = 64, REACHES[0]
+    weight = torch.full((16, size), highest, dtype=torch.int8)
+    packed = _packed_int8(weight, torch.ones(16, dtype=torch.double), torch.zeros(16, dtype=torch.long))
+    multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+    found = [multiply(torch.full((rows, size), 1.0), 1 / highest, highest + 1, packed) for rows in (1, 7, 64)]
+    return highest if all(bool((y == size * highest).all()) for y in found) else REACHES[1]
 
 
 def _hadamard(size: int) -> Tensor:
@@ -178,7 +196,7 @@ def pack(
         case "float16":
             return Half(weight, bias)
         case "int8":
-            return Int8(weight, bias)
+            return Int8(weight, bias, int8_reach())
         case "int4":
             return Int4(weight, bias)
 
@@ -228,4 +246,4 @@ def choose(precision: str, stored: torch.dtype | None, device: torch.device) -> 
     return number_format
 
 
-__all__ = ["FORMATS", "Format", "Product", "choose", "pack"]
+__all__ = ["FORMATS", "REACHES", "Format", "Int8", "Product", "choose", "int8_reach", "pack"]
