@@ -325,8 +325,8 @@ def test_an_engine_is_not_closed_by_a_run_of_its_own(make: Make) -> None:
 def test_a_run_cancelled_while_its_start_is_written_is_cancelled(
     make: Make, plain: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writing, go_on = threading.Event(), threading.Event()
-    commit = Recorder._commit
+    writing, ended, go_on = threading.Event(), threading.Event(), threading.Event()
+    commit, push = Recorder._commit, Recorder._push
 
     def slow(self: Recorder, group: Any) -> None:
         if any(entry.statements for entry in group):
@@ -334,16 +334,24 @@ def test_a_run_cancelled_while_its_start_is_written_is_cancelled(
             assert go_on.wait(60)
         commit(self, group)
 
+    def noting(self: Recorder, entry: Any) -> None:
+        push(self, entry)
+        if entry.finish is not None:
+            ended.set()
+
     monkeypatch.setattr(Recorder, "_commit", slow)
+    monkeypatch.setattr(Recorder, "_push", noting)
 
     async def main() -> None:
         async with make() as engine:
             await engine.arun(stack, {"text": "warm"})
             writing.clear()
+            ended.clear()
             go_on.clear()
             task = asyncio.create_task(engine.arun(stack, {"text": "a"}))
-            await asyncio.to_thread(writing.wait, 60)
+            assert await asyncio.to_thread(writing.wait, 60)
             task.cancel()
+            assert await asyncio.to_thread(ended.wait, 60)  # the cancellation has come to the run
             go_on.set()
             with pytest.raises(asyncio.CancelledError):
                 await task
