@@ -374,13 +374,16 @@ def bound(number_format: Format, x: Tensor, weight: Tensor) -> Tensor:
 @pytest.mark.parametrize("number_format", FORMATS)
 @pytest.mark.parametrize("outliers", [0, 3])
 @pytest.mark.parametrize("biased", [False, True])
-def test_products_err_no_more_than_their_format_rounds(number_format: Format, outliers: int, biased: bool) -> None:
+@pytest.mark.parametrize("kept", [False, True])
+def test_products_err_no_more_than_their_format_rounds(
+    number_format: Format, outliers: int, biased: bool, kept: bool
+) -> None:
     weight, x = numbers(1, 96, 64), numbers(2, 17, 64, outliers=outliers)
     weight[:5] *= 1e-3
     weight[7] = 0
     x[3] = 0
     bias = numbers(3, 1, 96)[0] if biased else None
-    product = pack(weight, bias, number_format, CPU)
+    product = pack(weight, bias, number_format, CPU, kept=kept)
     exact = x.double() @ weight.double().T
     error = (product(x).double() - exact - (0 if bias is None else bias.double())).abs()
     slack = 1e-5 + (0 if bias is None else 2**-7 * (bias.abs() + 1)) * (number_format == "bfloat16")

@@ -18,7 +18,7 @@ import platform
 import warnings
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ class Plain:
 class Blocked:
     """bfloat16 on a CPU that multiplies it, the weight laid out once in the blocks that oneDNN reads.
 
-    The results are those of :class:`Plain`, to the bit, which lays it out anew for every product.
+    :class:`Plain` has it laid out anew for every product, and gave the same to the bit where both were tried.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -95,24 +95,19 @@ class Int8:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, reach: int) -> None:
-        self._reach = reach
         self._width = math.gcd(weight.shape[1], _SPREAD)
         self._turn = _hadamard(self._width)
         weight = self._turned(weight.float()).div_(self._width)
         scales = (weight.abs().amax(1) / reach).clamp_min(torch.finfo(torch.float32).tiny).double()
-        zeros = torch.zeros(len(weight), dtype=torch.long)
         whole = (weight / scales[:, None].float()).round().clamp(-reach, reach).to(torch.int8)
-        self._packed = _packed_int8(whole, scales, zeros)
+        self._multiply = _multiplication(whole, scales, reach)
         self._bias = None if bias is None else bias.float()
-        self._multiply: Callable[..., Tensor] = (
-            torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
-        )
 
     def __call__(self, x: Tensor) -> Tensor:
         """Multiply: float32 [tokens, in] to float32 [tokens, out]."""
         x = self._turned(x)
         largest = x.abs().amax(1, keepdim=True).clamp_min_(1e-30)
-        y = self._multiply(x.div_(largest), 1 / self._reach, self._reach + 1, self._packed).mul_(largest)
+        y = self._multiply(x.div_(largest)).mul_(largest)
         return y if self._bias is None else y.add_(self._bias)
 
     def _turned(self, x: Tensor) -> Tensor:
@@ -120,22 +115,24 @@ class Int8:
         return (x.reshape(-1, self._width) @ self._turn).view_as(x)
 
 
-def _packed_int8(whole: Tensor, scales: Tensor, zeros: Tensor) -> Any:
-    """FBGEMM's form of an int8 weight [out, in] with a scale and a zero for each of its rows."""
+def _multiplication(whole: Tensor, scales: Tensor, reach: int) -> Callable[[Tensor], Tensor]:
+    """FBGEMM's product of an int8 weight [out, in], float64 scales [out], and inputs between -1 and 1, float32."""
+    zeros = torch.zeros(len(whole), dtype=torch.long)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # these tensors go some day; this one is gone at once
         quantised = torch._make_per_channel_quantized_tensor(whole, scales, zeros, 0)
-    return torch.ops.quantized.linear_prepack(quantised, None)
+    packed = torch.ops.quantized.linear_prepack(quantised, None)
+    multiply: Callable[..., Tensor] = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
+    return lambda x: multiply(x, 1 / reach, reach + 1, packed)
 
 
 @cache
 def int8_reach() -> int:
     """The most of :data:`REACHES` with which FBGEMM's sums are exact on this CPU, seen by summing the greatest."""
     size, highest = 64, REACHES[0]
-    weight = torch.full((16, size), highest, dtype=torch.int8)
-    packed = _packed_int8(weight, torch.ones(16, dtype=torch.double), torch.zeros(16, dtype=torch.long))
-    multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-    found = [multiply(torch.full((rows, size), 1.0), 1 / highest, highest + 1, packed) for rows in (1, 7, 64)]
+    whole = torch.full((16, size), highest, dtype=torch.int8)
+    multiply = _multiplication(whole, torch.ones(16, dtype=torch.double), highest)
+    found = [multiply(torch.ones(rows, size)) for rows in (1, 7, 64)]
     return highest if all(bool((y == size * highest).all()) for y in found) else REACHES[1]
 
 
