@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from .. import adapter as adapters
 from ..backends.protocol import Backend
-from ..checkpoints import Checkpoint, Folder, find, resolve
+from ..checkpoints import Checkpoint, Folder, resolve
 from ..errors import LockError
 from ..plugins import PluginHost, PluginInfo
 from ..plugins.core import running_core
@@ -33,7 +33,7 @@ from .lock import (
     work_differences,
 )
 from .models import Model, model_of
-from .tokens import tokenized
+from .tokens import tokenized, tokenizer_bases
 
 AnyStage = Stage[Any, Any]
 _TORCH = ("device", "executor", "precision")
@@ -86,8 +86,9 @@ def look(host: PluginHost, settings: Settings, backend: Backend, *, stacks: Sequ
         stages[name] = stage_here(stage, host, model, sha256, backend.name)
         if model is not None and sha256 is not None:
             checkpoints[model.checkpoint.name] = _checkpoint_here(model.checkpoint, sha256)
-    for base in (find(name, host.checkpoints) for stack in scope.stacks for name in tokenized(stack)):
-        checkpoints[base.name] = _checkpoint_here(base, _sha256_of(base, host, settings))
+    for base in (base for stack in scope.stacks for base in tokenizer_bases(stack, host).values()):
+        if base.name not in checkpoints:
+            checkpoints[base.name] = _checkpoint_here(base, _sha256_of(base, host, settings))
     return lock.model_copy(update={"stages": stages, "checkpoints": checkpoints})
 
 
@@ -158,7 +159,7 @@ def stack_drift(
         stages[step.stage.name] = stage_here(step.stage, host, model, sha256, backend)
         if model is not None and sha256 is not None:
             checkpoints[model.checkpoint.name] = _checkpoint_here(model.checkpoint, sha256)
-    for base in (find(name, host.checkpoints) for name in tokenized(stack)):
+    for base in tokenizer_bases(stack, host).values():
         checkpoints[base.name] = _checkpoint_here(base, bases[base.name])
     found = Lock(core=lock.core, backend=backend, plugins=lock.plugins, stages=stages, checkpoints=checkpoints)
     return work_differences(lock, found)

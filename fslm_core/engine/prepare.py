@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..backends.protocol import Backend
-from ..checkpoints import Checkpoint, Progress, ResolvedCheckpoint, find, resolve
+from ..checkpoints import Checkpoint, Progress, ResolvedCheckpoint, resolve
 from ..forking import imports
 from ..message import Origin
 from ..plugins import PluginHost
@@ -22,7 +22,7 @@ from .lock import Lock, refuse
 from .models import Model, disagreements
 from .shadow import Candidate
 from .threads import in_thread
-from .tokens import tokenized, tokenizer_of
+from .tokens import tokenizer_bases, tokenizer_of
 from .walk import Prepared
 
 log = logging.getLogger("fslm")
@@ -93,9 +93,8 @@ class Preparer:
                 bases[model.checkpoint.name] = await in_thread(self._resolve, model.checkpoint)
         self._recheck(stack, models, bases)
         self._recheck(stack, tried, bases, "candidate: ")
-        cutting = {
-            base: await in_thread(self._resolve, find(base, self._host.checkpoints)) for base in tokenized(stack)
-        }
+        wanted = tokenizer_bases(stack, self._host)
+        cutting = {name: await in_thread(self._resolve, base) for name, base in wanted.items()}
         if self._lock is not None:
             hashes = {base.checkpoint.name: base.sha256 for base in (*bases.values(), *cutting.values())}
             drifts = stack_drift(self._lock, stack, self._host, models, hashes, self._backend.name)

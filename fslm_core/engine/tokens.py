@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from .. import extras
-from ..checkpoints import ResolvedCheckpoint, find
+from ..checkpoints import Checkpoint, ResolvedCheckpoint, find
 from ..errors import CheckpointCorruptError, FslmError
 from ..plugins import PluginHost
 from ..stack import Shape, Stack, places
@@ -17,6 +17,15 @@ def tokenized(stack: Stack[Any, Any]) -> list[str]:
     """The checkpoints whose tokenizers a stack's shapes work with, each once."""
     shapes = [step.node for _, step in places(stack) if isinstance(step.node, Shape)]
     return list(dict.fromkeys(base for shape in shapes for base in shape.tokenizers))
+
+
+def tokenizer_bases(stack: Stack[Any, Any], host: PluginHost) -> dict[str, Checkpoint]:
+    """The definitions of those checkpoints, by the names that the shapes know them by.
+
+    Raises:
+        UnknownNameError: there is none of a name.
+    """
+    return {name: find(name, host.checkpoints) for name in tokenized(stack)}
 
 
 def lacks(shape: Shape[Any, Any], host: PluginHost) -> Iterator[str]:
@@ -52,4 +61,4 @@ def tokenizer_of(base: ResolvedCheckpoint) -> Any:
     return tokenizer
 
 
-__all__ = ["lacks", "tokenized", "tokenizer_of"]
+__all__ = ["lacks", "tokenized", "tokenizer_bases", "tokenizer_of"]
