@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from equations import infix, steps_of, values_of
 from prepare import read, write
 
 from fslm_core import Engine, Stack
+from fslm_core.explain.paired import wilson
 from fslm_math import solve
 from fslm_math.steps import calculate
 
@@ -78,16 +78,13 @@ class Score:
 
 
 def interval(right: int, rows: int) -> str:
-    """Wilson's 95 % interval (1927) of a share.
+    """Wilson's 95 % interval of a share.
 
     >>> interval(5, 10)
     '.237-.763'
     """
-    z = 1.959964
-    share, z2 = right / rows, z * z / rows
-    middle, half = share + z2 / 2, z * sqrt(share * (1 - share) / rows + z2 / (4 * rows))
-    low, high = (middle - half) / (1 + z2), (middle + half) / (1 + z2)
-    return f"{max(low, 0):.3f}-{min(high, 1):.3f}".replace("0.", ".")
+    low, high = wilson(right, rows)
+    return f"{low:.3f}-{high:.3f}".replace("0.", ".")
 
 
 def scored(engine: Engine, stack: Stack[Any, Any], rows: list[Row]) -> Score:
