@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from types import ModuleType
@@ -106,6 +107,16 @@ def test_every_row_is_one_that_its_stage_can_be_trained_on(train: dict[str, Modu
 
 def test_the_control_s_reply_has_slots_in_the_place_of_values(train: dict[str, ModuleType], turns: list[Any]) -> None:
     assert train["prepare"].blanked(turns[0]) == "There is [inn]."
+
+
+def test_a_reply_too_long_with_slots_in_it_is_no_row_of_the_control(
+    train: dict[str, ModuleType], turns: list[Any]
+) -> None:
+    long = replace(turns[0], reply="There is The Plough. " * 14)
+    assert len(long.reply) <= 300
+    assert train["prepare"].whole(long, Random(1), [SERVICE]) is not None
+    longer = replace(long, facts=[{"slot": "name_of_the_inn", "value": "The Plough"}])
+    assert train["prepare"].whole(longer, Random(1), [SERVICE]) is None
 
 
 def test_figures_have_intervals_over_dialogues(train: dict[str, ModuleType]) -> None:

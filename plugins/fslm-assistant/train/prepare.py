@@ -25,7 +25,7 @@ from fslm_assistant.values import NONE
 
 SEED = 7
 MOST = {"intent": 6000, "slots": 8000, "act": 4000, "reply": 4000, "turn": 6000}
-"""Rows of each file; a recipe takes the first so many of its own."""
+"""Most rows of each file; a recipe draws as many of them as it trains on."""
 OTHERS = 0.35
 """Share of intent rows with the intents of another service or two on offer."""
 SAME = 0.5
@@ -103,6 +103,9 @@ def reply(turn: GoldTurn, rng: Random, others: list[Service]) -> Row:
 
 def whole(turn: GoldTurn, rng: Random, others: list[Service]) -> Row | None:
     names = {slot.name for slot in turn.task.slots}
+    said = blanked(turn)
+    if len(said) > 300:
+        return None
     return {
         "input": {
             "text": turn.text,
@@ -117,7 +120,7 @@ def whole(turn: GoldTurn, rng: Random, others: list[Service]) -> Row | None:
             "asked": [name for name in turn.asked if name in turn.task.gives],
             "act": turn.act,
             "about": turn.about,
-            "reply": blanked(turn),
+            "reply": said,
         },
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fslm_core import SLM, Cascade, Decoding, Stack, Stage, Vote, files, hookimpl, tool
+from fslm_core import SLM, Cascade, Decoding, Stack, Stage, Step, Vote, files, hookimpl, tool
 
 from .finding import find, implied, parted, rewritten
 from .messages import Answer, Equation, Number, Numbered, Question
@@ -54,7 +54,7 @@ once = Stack(
     description="One equation, and what it comes to.",
 )
 vote = Vote("math.vote", once, n=7, by="answer")
-sure = Cascade("math.sure", [vote], abstain_below={"answer": 0.5})
+sure = Cascade("math.sure", [Step(vote, on_error="skip")], abstain_below={"answer": 0.5})
 solve = Stack(
     "math",
     input=Question,
