@@ -6,11 +6,16 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from typing import Annotated, Literal
 
 import typer
 
 from ..errors import UnknownNameError, UsageError
+from ..explain.difference import compare_runs, compare_sets
+from ..explain.difference_drawn import drawn as runs_drawn
+from ..explain.difference_drawn import set_drawn, set_to_json
+from ..explain.difference_drawn import to_json as diff_json
 from ..explain.profile import drawn as profiled
 from ..explain.profile import of_stored
 from ..explain.shadow import compare
@@ -73,6 +78,52 @@ def show(
         screen.render(profiled(of_stored(stored)))
     else:
         screen.render(drawn(stored, full=full))
+
+
+@app.command()
+def diff(
+    ctx: typer.Context,
+    before: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's id, its beginning, or 'last'.")] = None,
+    after: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The run to compare it with.")] = None,
+    stack: Annotated[
+        str | None, typer.Option(help="In place of two runs: all inputs of this stack that ran before and after.")
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"],
+            help="With --stack: the moment that parts before from after; left out, when its makers last changed.",
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="With --stack: at most so many pairs.")] = 1000,
+    full: Annotated[bool, typer.Option("--full", help="Show long values whole.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show where two runs part, step by step and field by field, and why; or count it over many pairs.
+
+    With --stack, runs that were given the same are paired: the last one before and the newest after the moment.
+    """
+    if (before is None) != (after is None) or (before is None) == (stack is None) or (since and stack is None):
+        raise UsageError(
+            "a comparison needs two runs, or --stack",
+            where="fslm trace diff",
+            hint="fslm trace diff RUN RUN, or fslm trace diff --stack STACK [--since WHEN]",
+        )
+    with _store(ctx) as store:
+        if stack is not None:
+            pairs = store.pairs(stack, since=since.timestamp() if since else None, limit=limit)
+            counted = compare_sets((store.run(old), store.run(new)) for old, new in pairs)
+            if as_json:
+                screen.result(screen.as_json(set_to_json(counted)))
+            else:
+                screen.render(set_drawn(counted))
+            return
+        assert before is not None and after is not None
+        found = compare_runs(store.run(before), store.run(after))
+    if as_json:
+        screen.result(screen.as_json(diff_json(found)))
+    else:
+        screen.render(runs_drawn(found, full=full))
 
 
 @app.command()

@@ -19,6 +19,7 @@ from .encode import Encoder
 from .forget import PATIENCE_SECONDS, Forgotten, forget, pending, select
 from .keep import ContentMode
 from .owner import is_gone, this_writer
+from .pairs import read_change, read_pairs
 from .privacy import Key
 from .recorder import OnFailure, Recorder
 from .rows import RunRow, StoredContent, StoredRun, read_content, read_row, read_run
@@ -143,6 +144,29 @@ class TraceStore:
         """
         with self._reading() as connection:
             return typed_run(read_run(connection, _find(connection, name)))
+
+    def pairs(self, stack: str, *, since: float | None = None, limit: int = 1000) -> list[tuple[str, str]]:
+        """Ids of two runs each that were given the same: the last one before a moment, and the newest after it.
+
+        Args:
+            since: the moment, Unix seconds; left out, it is when the stack's makers (stages, prompts, adapters, models)
+                last changed.
+            limit: how many pairs at most, the newest first.
+
+        Raises:
+            UnknownNameError: no run of this stack is kept, or all were made by the same makers and no moment is given.
+            StoreError: the database cannot be read.
+        """
+        with self._reading() as connection:
+            moment = read_change(connection, stack) if since is None else since
+            found = [] if moment is None else read_pairs(connection, stack, moment, limit)
+        if moment is None:
+            raise UnknownNameError(
+                f"the trace has no runs of stack {stack!r} from before its makers changed",
+                where="the trace",
+                hint="name the moment that parts before from after, or two runs",
+            )
+        return found
 
     def shadows(self, stage: str) -> list[Shadowed]:
         """Every candidate that ran beside a step of this stage, newest last, with what became of the step.
