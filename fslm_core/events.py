@@ -39,6 +39,8 @@ class RunStarted:
     """What the stack marks as sensitive; None where nobody has looked."""
     in_flight: int = 0
     """Runs of the engine at work, this one among them."""
+    parent: str = ""
+    """The run that it replays."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,8 @@ class Message(Generic[T_co]):
             :class:`~fslm_core.shapes.Cascade`.
         alternatives: for fields of labels that were abstained on, other labels and their probability, the likeliest
             first; see :func:`~fslm_core.shapes.alternatives_of`.
+        reused: the ``node_id`` of the earlier run's message that it was taken from; see ``Engine.replay``.
+        edited: the fields that somebody changed in it.
     """
 
     step: str
@@ -179,6 +181,8 @@ class Message(Generic[T_co]):
     """Unix seconds when the step began."""
     abstained: tuple[str, ...] = ()
     alternatives: Mapping[str, tuple[tuple[Any, float], ...]] = field(default_factory=dict)
+    reused: str = ""
+    edited: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from ..explain.show import show as drawn
 from ..store import Forgotten, TraceStore
 from . import screen
 from .confirm import confirm_forgetting
+from .replay import replay
 from .session import session_of
 
 RunStatus = Literal["running", "succeeded", "failed", "cancelled", "review", "interrupted"]
@@ -124,6 +125,9 @@ def diff(
         screen.result(screen.as_json(diff_json(found)))
     else:
         screen.render(runs_drawn(found, full=full))
+
+
+app.command()(replay)
 
 
 @app.command()

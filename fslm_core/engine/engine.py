@@ -18,7 +18,7 @@ from ..message import Origin
 from ..plugins import PluginHost
 from ..settings import Settings, default
 from ..stack import Stack
-from ..store import ContentMode, Sessions
+from ..store import ContentMode, Sessions, StoredRun
 from .check import Report, check_stack
 from .flow import Driven, from_iterable, from_loop
 from .observers import Observer
@@ -383,6 +383,79 @@ class Engine:
         works = self._works
         return await asyncio.wrap_future(
             works.loop.submit(works.run(stack, input, seed, timeout, waits=False, session=session, state=state))
+        )
+
+    def replay(
+        self,
+        run: StoredRun | str,
+        *,
+        start: str | None = None,
+        edits: Mapping[str, Any] | None = None,
+        input: Any = None,
+        state: BaseModel | Mapping[str, Any] | None = None,
+        stack: Stack[Any, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Run[Any]:
+        """Run an earlier run's stack again, with messages edited; what would do the same work is not done again.
+
+        The new run's ``parent`` is the earlier one's id. Its messages say where they were taken from (``reused``) and
+        what was changed in them (``edited``). It reads what a session's turn read, and writes no session.
+
+        Args:
+            run: from a trace, or its id (or the beginning of it, or ``last``) in this engine's.
+            start: the step from which all is done anew, by its path. Without it, where something is edited, only what
+                changes by it is done; and where nothing is, all of it.
+            edits: new values (JSON data) by ``step.field``, ``step[3].field.inner``, ``input.field`` or
+                ``session.field``. An edited step is not run.
+            input: in place of the earlier run's input, needed where it was not kept in full.
+            state: the same of the session's state.
+            stack: in place of the installed stack of that name.
+
+        Raises:
+            UnknownNameError: no such run, stack or step.
+            UsageError: an edit names no place in a message.
+            InputError: the input was not kept and is not given, or does not fit.
+            RunFailed: as :meth:`run`; with an InputError in it where what comes of an edit is nothing that the step
+                could say.
+
+        >>> from fslm_core import tool
+        >>> class Text(BaseModel):
+        ...     text: str
+        >>> class Loud(BaseModel):
+        ...     loud: str
+        >>> class Sent(BaseModel):
+        ...     sent: str
+        >>> @tool("demo.shout", version="1", pure=True)
+        ... def shout(message: Text) -> Loud:
+        ...     return Loud(loud=message.text.upper())
+        >>> @tool("demo.send", version="1", pure=True)
+        ... def send(message: Loud) -> Sent:
+        ...     return Sent(sent=f"{message.loud}!")
+        >>> demo = Stack("demo", input=Text, output=Sent, steps=[shout, send])
+        >>> with Engine(content="full") as engine:
+        ...     first = engine.run(demo, {"text": "hello"})
+        ...     again = engine.replay(first.id, edits={"shout.loud": "HALLO"}, stack=demo)
+        >>> first.output.sent, again.output.sent, again.parent == first.id, again.messages["shout"].edited
+        ('HELLO!', 'HALLO!', True, ('loud',))
+        """
+        works = self._works
+        return works.loop.wait(works.replay(run, stack, start, edits, input, state, timeout))
+
+    async def areplay(
+        self,
+        run: StoredRun | str,
+        *,
+        start: str | None = None,
+        edits: Mapping[str, Any] | None = None,
+        input: Any = None,
+        state: BaseModel | Mapping[str, Any] | None = None,
+        stack: Stack[Any, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Run[Any]:
+        """As :meth:`replay`, from any event loop."""
+        works = self._works
+        return await asyncio.wrap_future(
+            works.loop.submit(works.replay(run, stack, start, edits, input, state, timeout))
         )
 
     # -- many runs ----------------------------------------------------------------------------------------------

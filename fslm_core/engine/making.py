@@ -14,10 +14,11 @@ from ..errors import StageFailedError
 from ..events import AttemptFailed, RunEvent, TextWritten
 from ..message import Attempt, Message, Origin, Problem, Usage, derive_seed, digest, node_id
 from ..plugins import PluginHost
-from ..schema import canonical, content_id
+from ..schema import Schema, canonical, content_id
 from ..stack import Node
 from ..stage import Decoding, Stage
 from .asking import answer, confidence_of, judge, request_of
+from .past import Past
 from .run import Run
 from .shadow import Beside
 from .tools import ToolRunner
@@ -60,6 +61,7 @@ class Maker:
     group: str
     beside: Beside | None
     look: str
+    past: Past | None = None
 
     async def make(self, work: Work, value: BaseModel, parents: tuple[str, ...]) -> Message[Any]:
         """Make one message.
@@ -76,6 +78,9 @@ class Maker:
         self, work: Work, stage: Stage[Any, Any], value: BaseModel, parents: tuple[str, ...]
     ) -> Message[Any]:
         assert stage.tool is not None
+        key = digest(SEMANTICS, work.origin.fingerprint, canonical(value)) if stage.tool.pure else ""
+        if (made := self._again(work, stage, key)) is not None:
+            return made
         began = time.perf_counter()
         try:
             scored = await self.tools.call(stage, value, work.where)
@@ -95,7 +100,6 @@ class Maker:
             raise StageFailedError(
                 "the message was refused", where=work.where, problems=refused, attempts=[attempt], hint=self.look
             )
-        key = digest(SEMANTICS, work.origin.fingerprint, canonical(value)) if stage.tool.pure else ""
         return self._made(work, scored.output, (attempt,), dict(scored.confidence) or None, key, None)
 
     async def _slm(
@@ -104,6 +108,10 @@ class Maker:
         assert work.model is not None
         began = time.perf_counter()
         schema = stage.narrowed(value)
+        if self.past is not None:
+            before = self._key(work, value, schema, self.past.attempt(work.path))
+            if (made := self._again(work, stage, before)) is not None:
+                return made
         prompt = stage.render(value)
         rendered = time.perf_counter() - began
         if self.beside is not None:
@@ -113,7 +121,6 @@ class Maker:
         decoding = work.decoding or stage.decoding
         attempts: list[Attempt] = []
         for index in range(decoding.attempts):
-            seed = derive_seed(self.run.seed, work.path, 0, index)
             request = request_of(
                 stage,
                 prompt,
@@ -121,7 +128,7 @@ class Maker:
                 work.model,
                 decoding=decoding,
                 id=node_id(self.run.id, work.path, 0, index),
-                seed=seed,
+                seed=self._seed(work, index),
                 deadline=self.deadline,
                 group=self.group or self.run.id,
                 run=self.run.id,
@@ -136,10 +143,7 @@ class Maker:
             attempts.append(attempt)
             began, rendered = ended, 0.0
             if content is not None:
-                sampled = [str(seed) if decoding.temperature > 0 else None]
-                if work.decoding is not None:
-                    sampled.append(repr(work.decoding))
-                key = digest(SEMANTICS, work.origin.fingerprint, canonical(value), schema.id, *sampled)
+                key = self._key(work, value, schema, index)
                 narrowed = schema.tree if stage.narrow else None
                 return self._made(work, content, tuple(attempts), confidence_of(generation), key, narrowed)
             await self._failed(work, attempt, parents)
@@ -150,6 +154,22 @@ class Maker:
             attempts=attempts,
             hint=self.look,
         )
+
+    def _seed(self, work: Work, attempt: int) -> int:
+        return derive_seed(self.run.seed, work.path, 0, attempt)
+
+    def _key(self, work: Work, value: BaseModel, schema: Schema, attempt: int) -> str:
+        """Says "the same work" of what a model does in one attempt."""
+        assert isinstance(work.node, Stage)
+        decoding = work.decoding or work.node.decoding
+        sampled = [str(self._seed(work, attempt)) if decoding.temperature > 0 else None]
+        if work.decoding is not None:
+            sampled.append(repr(work.decoding))
+        return digest(SEMANTICS, work.origin.fingerprint, canonical(value), schema.id, *sampled)
+
+    def _again(self, work: Work, stage: Stage[Any, Any], key: str) -> Message[Any] | None:
+        """What an earlier run said here, where this one replays it and would do the same work."""
+        return None if self.past is None else self.past.again(stage, work.path, self.run.id, work.origin, key)
 
     def _written(self, path: str, attempt: int) -> Callable[[str], Awaitable[None]]:
         """Tells of each piece that an attempt writes."""

@@ -18,6 +18,7 @@ from ..schema import content_id
 from ..stack import INPUT, places
 from ..store import ContentMode, Recorder
 from .observers import Observers
+from .past import Past
 from .run import Run, new_run_id
 from .shadow import Beside, Shadows
 from .tools import ToolRunner
@@ -86,6 +87,7 @@ class Passage:
         group: whose work it is, of those that share the backend alike; empty for work of its own.
         shadows: where the candidates of steps run; without it, or without a trace, none does.
         turn: its part in a session, where the stack has one.
+        past: the earlier run that it replays.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Passage:
         group: str = "",
         shadows: Shadows | None = None,
         turn: Turn | None = None,
+        past: Past | None = None,
     ) -> None:
         id = new_run_id()
         given = Message(INPUT, value, node_id=node_id(id, INPUT), content_id=content_id(value), started=time.time())
@@ -109,6 +112,8 @@ class Passage:
         self._listener = listener
         self._group = group
         self._turn = turn
+        self._past = past
+        self.run.parent = "" if past is None else past.run
         self._beside: Beside | None = None
         if shadows is not None and prepared.candidates and rooms.recorder is not None:
             self._beside = Beside(shadows, self.run, prepared.candidates, group)
@@ -138,6 +143,7 @@ class Passage:
             self._group,
             self._beside,
             self._turn,
+            self._past,
         )
         rooms.load.in_flight += 1
         try:
@@ -208,7 +214,9 @@ class Passage:
         run = self.run
         backend, marks = self._rooms.backend.name, self._prepared.marks
         at_work = self._rooms.load.in_flight
-        return RunStarted(run.id, run.stack, run.input, run.seed, time.time(), backend, fingerprints, marks, at_work)
+        return RunStarted(
+            run.id, run.stack, run.input, run.seed, time.time(), backend, fingerprints, marks, at_work, run.parent
+        )
 
     async def _finish(self, status: Ended) -> None:
         run = self.run

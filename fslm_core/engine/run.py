@@ -33,6 +33,7 @@ class Run(Generic[Out]):
         lost: what steps cost that gave no message.
         session: the id of the session that it is a turn of; empty where it is none, or one that is not kept.
         state: the session's state after it; None where its stack has no session, and where it did not succeed.
+        parent: the id of the run that it replays; empty where it replays none.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Run(Generic[Out]):
     session: str = ""
     state: BaseModel | None = None
     lost: Usage = field(default_factory=Usage)
+    parent: str = ""
 
     @property
     def output(self) -> Out:

@@ -22,6 +22,7 @@ from ..schema import content_id, dumps, problems_of
 from ..stack import FAILURES, INPUT, OUTPUT, SESSION, Known, Place, Result, Shape, Stack, Step, fetch, seen
 from ..stage import Decoding
 from .making import Maker, Work
+from .past import Past
 from .run import Run
 from .shadow import Beside, Candidate
 from .tools import ToolRunner
@@ -50,7 +51,7 @@ class Walk:
     """One passage of one input through a prepared stack.
 
     ``group`` names whose work this is, of those that share a backend alike; ``beside`` runs the candidates of steps;
-    ``turn`` is the session's, where the stack has one.
+    ``turn`` is the session's, where the stack has one; ``past`` is the earlier run that this one replays.
     """
 
     prepared: Prepared
@@ -64,6 +65,7 @@ class Walk:
     group: str = ""
     beside: Beside | None = None
     turn: Turn | None = None
+    past: Past | None = None
 
     def __post_init__(self) -> None:
         self.maker = Maker(
@@ -76,6 +78,7 @@ class Walk:
             self.group,
             self.beside,
             self.look(),
+            self.past,
         )
 
     async def go(self) -> Message[Any]:
@@ -266,7 +269,9 @@ class At(Place):
             return await self._skip(Skipped(work.path, place, condition.source, parents))
         await self._walk.emit(StepStarted(self._walk.run.id, work.path, place))
         value = self._bound(target, step.node.input, known, work.where)
-        if isinstance(step.node, Shape):
+        if (edited := self._edited(work, value)) is not None:
+            made = edited
+        elif isinstance(step.node, Shape):
             made = await self._shaped(step.node, work, value, parents)
         else:
             try:
@@ -279,6 +284,12 @@ class At(Place):
             self._count(made.usage)
         message = replace(made, parents=made.parents or parents, started=started)
         return await self._tell(message if judge is None else judge(message))
+
+    def _edited(self, work: Work, value: BaseModel) -> Message[Any] | None:
+        past = self._walk.past
+        if past is None:
+            return None
+        return past.edited(work.node, work.path, work.where, value, self._walk.run.id, work.origin)
 
     async def _shaped(self, shape: Shape[Any, Any], work: Work, value: BaseModel, parents: tuple[str, ...]) -> Any:
         given = {**self.given, INPUT: Message(INPUT, value, node_id="", content_id="", parents=parents)}

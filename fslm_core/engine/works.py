@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
 from typing import Any
@@ -17,12 +17,13 @@ from ..events import RunEvent, RunRefused
 from ..plugins import PluginHost
 from ..settings import Settings
 from ..stack import Stack
-from ..store import ContentMode, TraceStore
+from ..store import ContentMode, StoredRun, TraceStore
 from .flow import in_order
 from .here import hold
 from .loop import LoopThread
 from .observers import Observer, Observers, named
 from .passage import Listener, Passage, Rooms
+from .past import Past, begin
 from .prepare import Preparer
 from .run import Outcome, Run, new_run_id
 from .shadow import AT_ONCE, Shadows
@@ -159,6 +160,7 @@ class Works:
         group: str = "",
         session: str | None = None,
         state: object = None,
+        past: Past | None = None,
     ) -> Run[Any]:
         """One run.
 
@@ -168,6 +170,7 @@ class Works:
             group: whose work it is, of those that share the backend alike; empty for work of its own.
             session: the session that it is a turn of.
             state: what it begins with in place of a session.
+            past: the earlier run that it replays.
 
         Raises:
             InputError, CheckError, EngineBusy, SessionError, RunFailed: see :meth:`Engine.run`.
@@ -183,8 +186,33 @@ class Works:
         if not waits and (self._slots.locked() or self.turns.full(session)):
             raise self._refused(found)
         async with self.turns.of(found, session, state, timeout) as turn, self._slots:
-            passage = Passage(self.rooms, prepared, checked, seed, timeout, listener, group, self.shadows, turn)
+            passage = Passage(self.rooms, prepared, checked, seed, timeout, listener, group, self.shadows, turn, past)
             return await passage.go()
+
+    async def replay(
+        self,
+        run: StoredRun | str,
+        stack: AnyStack | None,
+        start: str | None,
+        edits: Mapping[str, Any] | None,
+        input: Any,
+        state: Any,
+        timeout: float | None,
+    ) -> Run[Any]:
+        """An earlier run anew; see :meth:`Engine.replay`."""
+        stored = await in_thread(self._stored, run) if isinstance(run, str) else run
+        found = find(self._host, stored.row.stack if stack is None else stack)
+        begun = begin(stored, found, start=start, edits=edits, input=input, state=state)
+        return await self.run(found, begun.input, begun.seed, timeout, waits=False, state=begun.state, past=begun.past)
+
+    def _stored(self, run: str) -> StoredRun:
+        if self._store is None:
+            raise EngineStateError(
+                "the engine has no trace to find the run in",
+                where=f"run {run}",
+                hint="open the Engine with a trace, or pass the StoredRun: TraceStore.open(…).run(id)",
+            )
+        return self._store.run(run)
 
     def _refused(self, stack: Stack[Any, Any]) -> EngineBusy:
         self.rooms.observers.tell(RunRefused(new_run_id(), stack.name, time.time(), self.rooms.load.in_flight))

@@ -16,7 +16,7 @@ from ..store import RunRow, StoredContent, StoredNode, StoredRun
 from .paired import wilson
 
 How = Literal["same", "changed", "appeared", "vanished", "unknown"]
-Cause = Literal["given", "condition", "maker", "backend", "attempts", "engine", "seed", "unexplained"]
+Cause = Literal["edited", "given", "condition", "maker", "backend", "attempts", "engine", "seed", "unexplained"]
 INPUT, OUTPUT = "input", "output"
 _TOGETHER = 500
 """Values of one message that are compared one by one."""
@@ -45,9 +45,10 @@ class StepChange:
         how: ``same``; ``changed``: another message or status; ``appeared`` and ``vanished``: it stands in one run only;
             ``unknown``: too little was kept to tell.
         status: in either run: ``ok``, ``failed``, ``skipped``; None where it does not stand.
-        why: for a step that is not the same: what differs of what made it. ``given`` is what it was given,
-            ``condition`` its ``when``, ``maker`` its stage, prompt, adapter or model, ``attempts`` how many tries it
-            took; ``engine`` and ``seed`` are the runs', named where nothing of the step itself differs.
+        why: for a step that is not the same: what differs of what made it. ``edited``: somebody changed it in a replay.
+            ``given`` is what it was given, ``condition`` its ``when``, ``maker`` its stage, prompt, adapter or model,
+            ``attempts`` how many tries it took; ``engine`` and ``seed`` are the runs', named where nothing of the step
+            itself differs.
         fields: what changed, of messages that were kept.
     """
 
@@ -59,8 +60,9 @@ class StepChange:
 
     @property
     def parts(self) -> bool:
-        """Whether it differs although it was given the same."""
-        return self.how in ("changed", "appeared", "vanished") and "given" not in self.why
+        """Whether it differs although it was given the same; what was within a shape that was edited does not."""
+        inside = self.how == "vanished" and "edited" in self.why
+        return self.how in ("changed", "appeared", "vanished") and "given" not in self.why and not inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +235,8 @@ def _step(
     if old is None or new is None:
         node, run = (new, after) if old is None else (old, before)
         given = node is not None and _reaches(node.parents, changed, run)
-        why: tuple[Cause, ...] = ("given",) if given else _apart(before, after)
+        edited = any(step.startswith((f"{n.step}.", f"{n.step}[")) for n in after.nodes if n.edited)
+        why: tuple[Cause, ...] = ("edited",) if edited else ("given",) if given else _apart(before, after)
         return StepChange(step, "appeared" if old is None else "vanished", status, why)
     if _alike(old, new):
         unknown = old.content is not None and not _comparable(old.content, new.content)
@@ -243,6 +246,8 @@ def _step(
 
 
 def _why(old: StoredNode, new: StoredNode, changed: set[str], before: StoredRun, after: StoredRun) -> tuple[Cause, ...]:
+    if new.edited != old.edited:
+        return ("edited",)
     found: list[Cause] = []
     if _reaches(old.parents, changed, before) or _reaches(new.parents, changed, after):
         found.append("given")

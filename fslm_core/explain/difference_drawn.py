@@ -17,6 +17,7 @@ from .difference import Cause, FieldChange, RunDiff, SetDiff, StepChange
 from .drawing import DATA, DEEP, clip, compact, one_line, plain, seconds_text, shallow, status_text
 
 _CAUSES: dict[Cause, str] = {
+    "edited": "somebody edited it",
     "given": "was given something else",
     "condition": "another condition let it run, or not",
     "maker": "made by another stage, prompt, adapter or model",

@@ -138,6 +138,12 @@ def _footer(run: StoredRun, full: bool) -> Iterator[RenderableType]:
         }
         told = [(name, clip(str(row.error[key]), full)) for key, name in names.items() if key in row.error]
         yield facts([(name, Text(text, style="red" if name == "error" else "")) for name, text in told])
+    taken = [node for node in run.nodes if node.reused and not node.edited]
+    if row.parent is not None:
+        yield Text(
+            f"It replays run {one_line(row.parent)}: {len(taken)} of {len(run.nodes)} messages were taken from there.",
+            style="dim",
+        )
     if row.status == "review":
         yield Text("The run waits for a person: no step was sure enough of what is named above.", style="magenta")
     if row.status == "interrupted":
@@ -267,6 +273,10 @@ def _step(shown: _Shown, node: StoredNode, name: str, number: str) -> Iterator[R
     rows: list[tuple[str, RenderableType]] = [("made by", plain(_maker(node)))]
     if node.parents:
         rows.append(("from", plain(shown.parents(node.parents))))
+    if node.edited:
+        rows.append(("edited", Text(one_line(", ".join(node.edited)), style="bold yellow")))
+    elif node.reused:
+        rows.append(("taken", plain(f"from run {node.reused.partition('/')[0]}, not made again")))
     if node.narrowed is not None:
         rows.append(("narrowed", plain(clip(_narrowed(node.narrowed), full))))
     several = len(node.attempts) > 1

@@ -6,7 +6,8 @@ fslm's other databases are opened by the same rules; a :class:`Kind` says what d
 ``contents`` every message's JSON, equal ones once · ``blobs`` the arrays of an attempt, token by token.
 
 What a candidate gave beside a step is a row of ``nodes`` too, its ``step`` followed by ``~candidate``, with what came
-of comparing the two in ``compared``; ``doubt`` has the fields that a message abstained on, and its alternatives. These
+of comparing the two in ``compared``; ``doubt`` has the fields that a message abstained on, and its alternatives. A run
+that replays another has its id in ``parent``, and its nodes say in ``past`` which messages were taken and edited. These
 columns are younger than version 1 of the database: who writes adds them where they are missing, and an fslm that does
 not know them reads and writes the rest as ever.
 """
@@ -30,8 +31,8 @@ APPLICATION_ID = 0x66736C6D  # "fslm"
 VERSION = 1
 BUSY_SECONDS = 5.0
 _LONG = f"{BUSY_SECONDS:g} seconds"
-_LATER = ("compared", "doubt")
-"""Columns of ``nodes`` that came after version 1."""
+_LATER = {"nodes": ("compared", "doubt", "past"), "runs": ("parent",)}
+"""Columns that came after version 1, by table."""
 
 _TABLES = """
 CREATE TABLE runs (
@@ -39,7 +40,7 @@ CREATE TABLE runs (
     started REAL NOT NULL, ended REAL, seconds REAL, seed,
     input TEXT, output TEXT, output_parents TEXT, error TEXT,
     engine TEXT NOT NULL, backend TEXT NOT NULL, fingerprints TEXT NOT NULL,
-    content TEXT NOT NULL, owner TEXT NOT NULL
+    content TEXT NOT NULL, owner TEXT NOT NULL, parent TEXT
 );
 CREATE INDEX runs_started ON runs (started);
 CREATE INDEX runs_stack ON runs (stack, started);
@@ -50,7 +51,7 @@ CREATE TABLE nodes (
     status TEXT NOT NULL, skipped_by TEXT, parents TEXT NOT NULL,
     stage TEXT, plugin TEXT, version TEXT, model TEXT, backend TEXT, tuned INTEGER, fingerprint TEXT,
     work_key TEXT, content_id TEXT, usage TEXT, confidence TEXT, narrowed TEXT,
-    started REAL, seconds REAL, compared TEXT, doubt TEXT
+    started REAL, seconds REAL, compared TEXT, doubt TEXT, past TEXT
 );
 CREATE INDEX nodes_run ON nodes (run, seq);
 CREATE INDEX nodes_content ON nodes (content_id);
@@ -298,13 +299,16 @@ def _complete(connection: sqlite3.Connection) -> None:
     """Add the columns that came later to a database that lacks them."""
     if _missing(connection):
         with transaction(connection):
-            for name in _missing(connection):  # looked at again: somebody may have added it before the lock was ours
-                connection.execute(f"ALTER TABLE nodes ADD COLUMN {name} TEXT")
+            for table, name in _missing(connection):  # looked at again: it may have come before the lock was ours
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} TEXT")
 
 
-def _missing(connection: sqlite3.Connection) -> list[str]:
-    found = {row[1] for row in connection.execute("PRAGMA table_info(nodes)")}
-    return [name for name in _LATER if name not in found]
+def _missing(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    missing = []
+    for table, names in _LATER.items():
+        found = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        missing += [(table, name) for name in names if name not in found]
+    return missing
 
 
 @contextmanager

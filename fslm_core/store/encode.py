@@ -103,6 +103,7 @@ class Encoder:
             "fingerprints": to_json(event.fingerprints),
             "content": self.mode,
             "owner": self._owner,
+            "parent": event.parent or None,
         }
         return [_content(content), _insert("INSERT", "runs", row)]
 
@@ -120,6 +121,7 @@ class Encoder:
             "confidence": _or_none(kept.confidence(message)),
             "narrowed": _or_none(kept.narrowed(message)),
             "doubt": _or_none(_doubt(message, kept)),
+            "past": _or_none(_past(message)),
             "seconds": message.usage.seconds,
         }
         tries = _attempts(message, kept, content)
@@ -263,6 +265,13 @@ def _doubt(message: Message[Any], kept: Keeper) -> dict[str, Any] | None:
         return None
     others = {name: [list(pair) for pair in pairs] for name, pairs in kept.alternatives(message).items()}
     return {"fields": list(message.abstained), "alternatives": others}
+
+
+def _past(message: Message[Any]) -> dict[str, Any] | None:
+    """Which message of an earlier run it was taken from, and the fields that were edited; names alone."""
+    if not message.reused and not message.edited:
+        return None
+    return {"reused": message.reused, "edited": list(message.edited)}
 
 
 def _attempts(message: Message[Any], kept: Keeper, content: KeptContent) -> list[Statement]:

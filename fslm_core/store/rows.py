@@ -24,6 +24,7 @@ class RunRow:
         content: what was kept of it: ``full``, ``redacted`` or ``none``.
         error: the error's code and texts, or None.
         engine: the version of fslm-core that ran it.
+        parent: the id of the run that it replays, or None.
     """
 
     id: str
@@ -37,6 +38,7 @@ class RunRow:
     backend: str
     engine: str
     error: dict[str, Any] | None
+    parent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,8 @@ class StoredNode:
         same: of a candidate: whether it said what the step said; None where one of them gave no message.
         agreed: of a candidate: the same field by field.
         abstained: the fields the message was not sure enough of; ``alternatives``: for those, labels and probability.
+        reused: the node of an earlier run that the message was taken from; empty where it was made.
+        edited: the fields that somebody changed in it.
     """
 
     id: str
@@ -139,6 +143,8 @@ class StoredNode:
     agreed: dict[str, bool] | None = None
     abstained: tuple[str, ...] = ()
     alternatives: dict[str, tuple[tuple[Any, float], ...]] = field(default_factory=dict)
+    reused: str = ""
+    edited: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +175,7 @@ def read_row(row: sqlite3.Row) -> RunRow:
         backend=row["backend"],
         engine=row["engine"],
         error=_json(row["error"]),
+        parent=_column(row, "parent"),
     )
 
 
@@ -204,7 +211,7 @@ def _node(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredNode:
     )
     tries = tuple(map(_attempt, attempts))
     usage = _usage(row["usage"])
-    doubt = _later(row, "doubt")
+    doubt, past = _later(row, "doubt"), _later(row, "past")
     if row["status"] == "failed":  # its tries were told one by one, and no message ever summed them up
         usage = sum((t.usage for t in tries), Usage())
     return StoredNode(
@@ -233,6 +240,8 @@ def _node(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredNode:
         attempts=tries,
         abstained=tuple(doubt.get("fields", ())),
         alternatives={name: tuple(map(tuple, pairs)) for name, pairs in doubt.get("alternatives", {}).items()},
+        reused=past.get("reused", ""),
+        edited=tuple(past.get("edited", ())),
     )
 
 
@@ -248,8 +257,12 @@ def _shadow(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredNode:
 
 def _later(row: sqlite3.Row, column: str) -> dict[str, Any]:
     """What stands in a column that a database of before does not have."""
-    found = _json(row[column]) if column in row.keys() else None  # noqa: SIM118 (a row's keys)
-    return dict(found or {})
+    return dict(_json(_column(row, column)) or {})
+
+
+def _column(row: sqlite3.Row, column: str) -> str | None:
+    """The text in a column, None where a database of before does not have it."""
+    return _text(row[column]) if column in row.keys() else None  # noqa: SIM118 (a row's keys)
 
 
 def _attempt(row: sqlite3.Row) -> StoredAttempt:

@@ -1,0 +1,279 @@
+"""An earlier run that a new one begins from: what it said is said again, but for what was edited and what follows.
+
+A step's message is taken from the earlier run where the step would do the same work: the same stage, prompt, adapter
+and model (its fingerprint) on the same input with the same seed (the ``work_key``). What has no work key, a tool that
+is not ``pure``, is taken where it ended before the place from which all is done anew, and done again after it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from ..errors import InputError, UnknownNameError, UsageError
+from ..message import Message, Origin, node_id
+from ..schema import content_id, dumps, plain_data, problems_of
+from ..stack import INPUT, SESSION, Node, Stack, places
+from ..stage import Stage
+from ..store import StoredContent, StoredNode, StoredRun
+
+_PART = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a new run takes of an earlier one.
+
+    Attributes:
+        run: the earlier one's id.
+        said: the messages that it may take, by the step's path.
+        before: the steps that ended before the place from which all is done anew.
+        anew: the steps that are done again whatever their work.
+        edits: by the step's path, its message with what was edited; by a field's path, the new value.
+    """
+
+    run: str
+    said: Mapping[str, StoredNode]
+    before: frozenset[str]
+    anew: frozenset[str]
+    edits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def edited(
+        self, node: Node, path: str, where: str, value: BaseModel, run: str, origin: Origin
+    ) -> Message[Any] | None:
+        """The message of a step that was edited, made of what the earlier run said; None where it was not.
+
+        Args:
+            value: the step's input now, which may narrow what it can say.
+
+        Raises:
+            InputError: what comes of the edit is nothing that the step could say.
+        """
+        if path not in self.edits:
+            return None
+        kept = self.said.get(path)
+        data = {} if kept is None or kept.content is None else kept.content.data
+        data = apply(data, self.edits[path], where)
+        content = read(node.output, data, where)
+        narrowed = None
+        if isinstance(node, Stage) and node.tool is None:
+            schema = node.narrowed(value)
+            if problems := schema.problems(data):
+                raise InputError(
+                    "the edited message is nothing that the step could write",
+                    where=where,
+                    found="; ".join(f"{p.field or 'all'}: {p.text}" for p in problems[:3]),
+                    hint="choose a value that its output model and its narrowing allow",
+                )
+            narrowed = schema.tree if node.narrow else None
+        return Message(
+            path,
+            content,
+            node_id=node_id(run, path),
+            content_id=content_id(content),
+            origin=origin,
+            narrowed=narrowed,
+            reused=kept.id if kept is not None else "",
+            edited=tuple(self.edits[path]),
+        )
+
+    def again(self, stage: Stage[Any, Any], path: str, run: str, origin: Origin, key: str) -> Message[Any] | None:
+        """What a step said before, where it would do the same work; else None.
+
+        Args:
+            key: of the work that it would do; empty for a tool that is not pure.
+        """
+        kept = self.said.get(path)
+        if kept is None or kept.content is None or path in self.anew or kept.fingerprint != origin.fingerprint:
+            return None
+        if key != kept.work_key or (not key and path not in self.before):
+            return None
+        try:
+            content = stage.output.model_validate_json(kept.content.json)
+        except ValidationError:  # its model changed, and its fingerprint does not say so
+            return None
+        return Message(
+            path,
+            content,
+            node_id=node_id(run, path),
+            content_id=content_id(content),
+            work_key=key,
+            confidence=kept.confidence,
+            origin=origin,
+            narrowed=kept.narrowed,
+            reused=kept.id,
+        )
+
+    def attempt(self, path: str) -> int:
+        """The number of the attempt that gave a step's message, from 0."""
+        kept = self.said.get(path)
+        return 0 if kept is None else kept.attempt
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a new run that replays an earlier one begins with; ``state`` is None where its stack has no session."""
+
+    past: Past
+    input: Any
+    state: Any
+    seed: int
+
+
+def begin(
+    run: StoredRun,
+    stack: Stack[Any, Any],
+    *,
+    start: str | None = None,
+    edits: Mapping[str, Any] | None = None,
+    input: Any = None,
+    state: Any = None,
+) -> Beginning:
+    """Work out what a new run takes of an earlier one.
+
+    Args:
+        start: the step from which all is done anew; None: where something is edited, what changes by it; else all.
+        edits: the new values, JSON data, by ``step.field``; ``input.field`` and ``session.field`` among them.
+        input: in place of the earlier run's; needed where that was not kept as it was.
+        state: in place of the session's state that the earlier run read.
+
+    Raises:
+        UnknownNameError: no such step.
+        UsageError: an edit names no field, or no place in the message.
+        InputError: the input, or the state, was not kept as it was and is not given.
+    """
+    edits = edits or {}
+    last = {node.step: node for node in run.nodes}
+    known = [INPUT, *([SESSION] if stack.session else []), *last, *(path for path, _ in places(stack))]
+    by_step: dict[str, dict[str, Any]] = {}
+    for name, value in edits.items():
+        step, path = _parted(name, known)
+        by_step.setdefault(step, {})[path] = value
+    order = [node.step for node in run.nodes]
+    if start is not None:
+        if start not in known:
+            raise _unknown(start, known)
+        begins = _first(order, [start])
+    else:
+        begins = _first(order, by_step) if edits else 0
+    anew = order[begins:] if start is not None or not edits else []
+    given = _kept(run.input, INPUT, run, input, by_step.pop(INPUT, {}))
+    if stack.session is not None:
+        read = last.get(SESSION)
+        state = _kept(read.content if read else None, SESSION, run, state, by_step.pop(SESSION, {}))
+    said = {path: node for path, node in last.items() if _is_whole(node)}
+    before = frozenset(order[:begins]) - frozenset(order[begins:])
+    return Beginning(Past(run.row.id, said, before, frozenset(anew), by_step), given, state, run.row.seed)
+
+
+def _kept(content: StoredContent | None, name: str, run: StoredRun, given: Any, edits: Mapping[str, Any]) -> Any:
+    """What was kept of the input or the state, or what is given in its place, with what was edited in it."""
+    if given is None:
+        if content is None or content.kind != "full":
+            what, key = ("input", "input") if name == INPUT else ("session's state", "state")
+            raise InputError(
+                f"the run's {what} was not kept as it was",
+                where=f"run {run.row.id}",
+                found=f"kept as {run.row.content}" if content is not None else "nothing was kept",
+                hint=f"give the {what} anew (in Python `{key}=…`), and the run is replayed with it",
+            )
+        given = content.data
+    if not edits:
+        return given
+    data = plain_data(given) if isinstance(given, BaseModel) else given
+    return apply(data, edits, f"run {run.row.id}, {name}")
+
+
+def apply(data: Any, edits: Mapping[str, Any], where: str) -> Any:
+    """JSON data with new values at some paths.
+
+    >>> apply({"a": [{"b": 1}], "c": 2}, {"a[0].b": 3}, "here")
+    {'a': [{'b': 3}], 'c': 2}
+
+    Raises:
+        UsageError: there is no such place in it.
+    """
+    made = json.loads(json.dumps(data))
+    for path, value in edits.items():
+        *inner, last = [name or int(index) for name, index in _PART.findall(path)] or [""]
+        place = made
+        try:
+            for part in inner:
+                place = place[part]
+            if not isinstance(place, dict if isinstance(last, str) else list):
+                raise KeyError(last)
+            place[last] = value
+        except (LookupError, TypeError):
+            raise UsageError(
+                "there is no such place in the message",
+                where=where,
+                found=path,
+                expected=", ".join(place) if isinstance(place, dict) else None,
+                hint="name a field as `fslm trace show --json` does: field, field.inner or field[0].inner",
+            ) from None
+    return made
+
+
+def read(model: type[BaseModel], data: Any, where: str) -> BaseModel:
+    """An edited message as its model has it.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    if isinstance(data, dict) and (unknown := data.keys() - model.model_fields.keys()):
+        raise InputError(
+            "the edit names a field that the step's output does not have",
+            where=where,
+            found=", ".join(sorted(unknown)),
+            expected=", ".join(model.model_fields),
+            hint="correct its name",
+        )
+    try:
+        return model.model_validate_json(dumps(data), by_name=True)
+    except ValidationError as error:
+        raise InputError(
+            "the edited message does not fit the step's output",
+            where=where,
+            found="; ".join(f"{p.field or 'all'}: {p.text}" for p in problems_of(error)[:3]),
+            expected=f"{model.__name__}({', '.join(model.model_fields)})",
+            hint="give a value of the field's type; where the step said nothing before, give all its fields",
+        ) from None
+
+
+def _is_whole(node: StoredNode) -> bool:
+    return node.status == "ok" and node.content is not None and node.content.kind == "full"
+
+
+def _parted(name: str, known: Iterable[str]) -> tuple[str, str]:
+    """The step of an edit, the longest there is, and the field's path in its message."""
+    steps = sorted((step for step in set(known) if name.startswith(f"{step}.")), key=len)
+    if steps:
+        return steps[-1], name[len(steps[-1]) + 1 :]
+    if name in set(known):
+        raise UsageError(
+            "the edit names a step and no field of it", where="replay", found=name, hint=f"write {name}.FIELD=VALUE"
+        )
+    raise _unknown(name.partition(".")[0], known)
+
+
+def _unknown(name: str, known: Iterable[str]) -> UnknownNameError:
+    return UnknownNameError.of(
+        "step", name, list(dict.fromkeys(known)), where="replay", hint="see `fslm trace show RUN` for the steps' paths"
+    )
+
+
+def _first(order: Sequence[str], steps: Iterable[str]) -> int:
+    """The place of the first node of any of these steps, or of a step within one; the end where none has any."""
+    wanted = set(steps)
+    if wanted & {INPUT, SESSION}:
+        return 0
+    heads = tuple(f"{step}{sign}" for step in wanted for sign in ".[")
+    return next((n for n, path in enumerate(order) if path in wanted or path.startswith(heads)), len(order))
+
+
+__all__ = ["Beginning", "Past", "apply", "begin", "read"]
