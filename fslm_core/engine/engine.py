@@ -387,7 +387,7 @@ class Engine:
 
     def replay(
         self,
-        run: StoredRun | str,
+        run: Run[Any] | StoredRun | str,
         *,
         start: str | None = None,
         edits: Mapping[str, Any] | None = None,
@@ -402,7 +402,7 @@ class Engine:
         what was changed in them (``edited``). It reads what a session's turn read, and writes no session.
 
         Args:
-            run: from a trace, or its id (or the beginning of it, or ``last``) in this engine's.
+            run: one in hand, one out of a trace, or the id (or its beginning, or ``last``) of one in this engine's.
             start: the step from which all is done anew, by its path. Without it, where something is edited, only what
                 changes by it is done; and where nothing is, all of it.
             edits: new values (JSON data) by ``step.field``, ``step[3].field.inner``, ``input.field`` or
@@ -443,7 +443,7 @@ class Engine:
 
     async def areplay(
         self,
-        run: StoredRun | str,
+        run: Run[Any] | StoredRun | str,
         *,
         start: str | None = None,
         edits: Mapping[str, Any] | None = None,

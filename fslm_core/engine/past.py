@@ -17,12 +17,81 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import InputError, UnknownNameError, UsageError
 from ..message import Message, Origin, node_id
-from ..schema import content_id, dumps, plain_data, problems_of
+from ..schema import canonical, content_id, dumps, plain_data, problems_of
 from ..stack import INPUT, SESSION, Node, Stack, places
 from ..stage import Stage
-from ..store import StoredContent, StoredNode, StoredRun
+from ..store import StoredNode, StoredRun
+from .run import Run
 
 _PART = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message of an earlier run, out of a trace or out of the run itself; ``json`` is its content as it was."""
+
+    id: str
+    json: str
+    fingerprint: str
+    work_key: str
+    attempt: int
+    confidence: Mapping[str, float] | None
+    narrowed: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """An earlier run, as much of it as a new one may take.
+
+    Attributes:
+        steps: the paths of all that ended, in that order; one that was tried several times stands there as often.
+        said: the messages that were kept as they were, by path.
+        kept: what was kept of it: ``full``, ``redacted`` or ``none``.
+    """
+
+    id: str
+    stack: str
+    seed: int
+    steps: tuple[str, ...]
+    said: Mapping[str, Said]
+    kept: str = "full"
+
+
+def of_stored(run: StoredRun) -> Earlier:
+    """A run out of a trace."""
+    said = {node.step: made for node in run.nodes if (made := _of_node(node)) is not None}
+    if run.input is not None and run.input.kind == "full":
+        said[INPUT] = Said(node_id(run.row.id, INPUT), run.input.json, "", "", 0, None, None)
+    return Earlier(
+        run.row.id, run.row.stack, run.row.seed, tuple(node.step for node in run.nodes), said, run.row.content
+    )
+
+
+def of_run(run: Run[Any]) -> Earlier:
+    """A run that this program has in hand."""
+    messages = {INPUT: run.input, **run.messages}
+    said = {path: _of_message(m) for path, m in messages.items() if isinstance(m, Message)}
+    return Earlier(run.id, run.stack, run.seed, tuple(run.messages), said)
+
+
+def _of_node(node: StoredNode) -> Said | None:
+    if node.status != "ok" or node.content is None or node.content.kind != "full":
+        return None
+    attempt = _attempt(node.reused, node.attempt)
+    return Said(node.id, node.content.json, node.fingerprint, node.work_key, attempt, node.confidence, node.narrowed)
+
+
+def _of_message(message: Message[Any]) -> Said:
+    fingerprint = message.origin.fingerprint if message.origin else ""
+    attempt = _attempt(message.reused, message.attempts[-1].index if message.attempts else 0)
+    text = canonical(message.content)
+    return Said(message.node_id, text, fingerprint, message.work_key, attempt, message.confidence, message.narrowed)
+
+
+def _attempt(reused: str, own: int) -> int:
+    """The number of the attempt that made a message, in whichever run that was."""
+    last = reused.rpartition("/")[2]
+    return int(last) if last.isdecimal() else own
 
 
 @dataclass(frozen=True)
@@ -38,7 +107,7 @@ class Past:
     """
 
     run: str
-    said: Mapping[str, StoredNode]
+    said: Mapping[str, Said]
     before: frozenset[str]
     anew: frozenset[str]
     edits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -57,7 +126,7 @@ class Past:
         if path not in self.edits:
             return None
         kept = self.said.get(path)
-        data = {} if kept is None or kept.content is None else kept.content.data
+        data = {} if kept is None else json.loads(kept.json)
         data = apply(data, self.edits[path], where)
         content = read(node.output, data, where)
         narrowed = None
@@ -89,12 +158,12 @@ class Past:
             key: of the work that it would do; empty for a tool that is not pure.
         """
         kept = self.said.get(path)
-        if kept is None or kept.content is None or path in self.anew or kept.fingerprint != origin.fingerprint:
+        if kept is None or path in self.anew or kept.fingerprint != origin.fingerprint:
             return None
         if key != kept.work_key or (not key and path not in self.before):
             return None
         try:
-            content = stage.output.model_validate_json(kept.content.json)
+            content = stage.output.model_validate_json(kept.json)
         except ValidationError:  # its model changed, and its fingerprint does not say so
             return None
         return Message(
@@ -126,7 +195,7 @@ class Beginning:
 
 
 def begin(
-    run: StoredRun,
+    run: Earlier,
     stack: Stack[Any, Any],
     *,
     start: str | None = None,
@@ -148,45 +217,41 @@ def begin(
         InputError: the input, or the state, was not kept as it was and is not given.
     """
     edits = edits or {}
-    last = {node.step: node for node in run.nodes}
-    known = [INPUT, *([SESSION] if stack.session else []), *last, *(path for path, _ in places(stack))]
+    known = [INPUT, *([SESSION] if stack.session else []), *run.steps, *(path for path, _ in places(stack))]
     by_step: dict[str, dict[str, Any]] = {}
     for name, value in edits.items():
         step, path = _parted(name, known)
         by_step.setdefault(step, {})[path] = value
-    order = [node.step for node in run.nodes]
     if start is not None:
         if start not in known:
             raise _unknown(start, known)
-        begins = _first(order, [start])
+        begins = _first(run.steps, [start])
     else:
-        begins = _first(order, by_step) if edits else 0
-    anew = order[begins:] if start is not None or not edits else []
-    given = _kept(run.input, INPUT, run, input, by_step.pop(INPUT, {}))
+        begins = _first(run.steps, by_step) if edits else 0
+    anew = run.steps[begins:] if start is not None or not edits else ()
+    given = _kept(run, INPUT, input, by_step.pop(INPUT, {}))
     if stack.session is not None:
-        read = last.get(SESSION)
-        state = _kept(read.content if read else None, SESSION, run, state, by_step.pop(SESSION, {}))
-    said = {path: node for path, node in last.items() if _is_whole(node)}
-    before = frozenset(order[:begins]) - frozenset(order[begins:])
-    return Beginning(Past(run.row.id, said, before, frozenset(anew), by_step), given, state, run.row.seed)
+        state = _kept(run, SESSION, state, by_step.pop(SESSION, {}))
+    before = frozenset(run.steps[:begins]) - frozenset(run.steps[begins:])
+    return Beginning(Past(run.id, run.said, before, frozenset(anew), by_step), given, state, run.seed)
 
 
-def _kept(content: StoredContent | None, name: str, run: StoredRun, given: Any, edits: Mapping[str, Any]) -> Any:
+def _kept(run: Earlier, name: str, given: Any, edits: Mapping[str, Any]) -> Any:
     """What was kept of the input or the state, or what is given in its place, with what was edited in it."""
     if given is None:
-        if content is None or content.kind != "full":
+        if name not in run.said:
             what, key = ("input", "input") if name == INPUT else ("session's state", "state")
             raise InputError(
                 f"the run's {what} was not kept as it was",
-                where=f"run {run.row.id}",
-                found=f"kept as {run.row.content}" if content is not None else "nothing was kept",
+                where=f"run {run.id}",
+                found=f"kept as {run.kept}",
                 hint=f"give the {what} anew (in Python `{key}=…`), and the run is replayed with it",
             )
-        given = content.data
+        given = json.loads(run.said[name].json)
     if not edits:
         return given
     data = plain_data(given) if isinstance(given, BaseModel) else given
-    return apply(data, edits, f"run {run.row.id}, {name}")
+    return apply(data, edits, f"run {run.id}, {name}")
 
 
 def apply(data: Any, edits: Mapping[str, Any], where: str) -> Any:
@@ -245,10 +310,6 @@ def read(model: type[BaseModel], data: Any, where: str) -> BaseModel:
         ) from None
 
 
-def _is_whole(node: StoredNode) -> bool:
-    return node.status == "ok" and node.content is not None and node.content.kind == "full"
-
-
 def _parted(name: str, known: Iterable[str]) -> tuple[str, str]:
     """The step of an edit, the longest there is, and the field's path in its message."""
     steps = sorted((step for step in set(known) if name.startswith(f"{step}.")), key=len)
@@ -276,4 +337,4 @@ def _first(order: Sequence[str], steps: Iterable[str]) -> int:
     return next((n for n, path in enumerate(order) if path in wanted or path.startswith(heads)), len(order))
 
 
-__all__ = ["Beginning", "Past", "apply", "begin", "read"]
+__all__ = ["Beginning", "Earlier", "Past", "Said", "apply", "begin", "of_run", "of_stored", "read"]

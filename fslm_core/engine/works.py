@@ -23,7 +23,7 @@ from .here import hold
 from .loop import LoopThread
 from .observers import Observer, Observers, named
 from .passage import Listener, Passage, Rooms
-from .past import Past, begin
+from .past import Past, begin, of_run, of_stored
 from .prepare import Preparer
 from .run import Outcome, Run, new_run_id
 from .shadow import AT_ONCE, Shadows
@@ -191,7 +191,7 @@ class Works:
 
     async def replay(
         self,
-        run: StoredRun | str,
+        run: Run[Any] | StoredRun | str,
         stack: AnyStack | None,
         start: str | None,
         edits: Mapping[str, Any] | None,
@@ -200,9 +200,12 @@ class Works:
         timeout: float | None,
     ) -> Run[Any]:
         """An earlier run anew; see :meth:`Engine.replay`."""
-        stored = await in_thread(self._stored, run) if isinstance(run, str) else run
-        found = find(self._host, stored.row.stack if stack is None else stack)
-        begun = begin(stored, found, start=start, edits=edits, input=input, state=state)
+        if isinstance(run, Run):
+            earlier = of_run(run)
+        else:
+            earlier = of_stored(await in_thread(self._stored, run) if isinstance(run, str) else run)
+        found = find(self._host, earlier.stack if stack is None else stack)
+        begun = begin(earlier, found, start=start, edits=edits, input=input, state=state)
         return await self.run(found, begun.input, begun.seed, timeout, waits=False, state=begun.state, past=begun.past)
 
     def _stored(self, run: str) -> StoredRun:

@@ -231,6 +231,20 @@ def test_what_was_sampled_is_taken_with_the_run_s_seed(tmp_path: Path) -> None:
     assert again.seed == 5 and "kind" in taken(again) and said.asked["kind"] == 1
 
 
+def test_what_only_the_second_attempt_gave_is_taken_too_again_and_again(tmp_path: Path) -> None:
+    said = script()
+    tries = iter([{"kind": "no such"}, {"kind": "bug", "sure": True}])
+    said.answers["kind"] = lambda request: next(tries)
+    kind = model("kind", Kind, "{{ text }}", decoding=Decoding(temperature=0.7, attempts=2))
+    steps: list[Any] = [place, kind, allowed]
+    stack: Stack[Any, Any] = Stack("desk", input=Said, output=Allowed, steps=steps)
+    with opened(tmp_path, said) as engine:
+        first = engine.run(stack, {"text": "it broke"})
+        again = engine.replay(first.id, edits={"allowed.allowed": ["none"]}, stack=stack)
+        third = engine.replay(again.id, edits={"allowed.allowed": ["button"]}, stack=stack)
+    assert taken(again) == taken(third) == {"place", "kind"} and said.asked == {"kind": 2}
+
+
 def test_steps_of_a_shape_are_edited_one_by_one(tmp_path: Path) -> None:
     @tool("shout.split", version="1", pure=True)
     def split(said: Said) -> Words:
@@ -308,6 +322,16 @@ def test_runs_and_stacks_that_are_not_there(tmp_path: Path) -> None:
         engine.replay(first.id, stack=desk())
     with Engine(settings=load(data_dir=tmp_path), backend=script().backend(), trace=False) as engine:
         assert engine.replay(kept, start="answer", stack=desk()).output.kind == "bug"
+
+
+def test_a_run_in_hand_needs_no_trace() -> None:
+    said = script()
+    with Engine(backend=said.backend(), trace=False) as engine:
+        first = engine.run(desk(0.7), {"text": "it broke"}, seed=3)
+        again = engine.replay(first, edits={"detail.detail": "none"}, stack=desk(0.7))
+        once_more = engine.replay(again, edits={"detail.detail": "screen"}, stack=desk(0.7))
+    assert taken(again) == taken(once_more) == {"place", "kind", "allowed"} and said.asked == {"kind": 1, "detail": 1}
+    assert once_more.parent == again.id and once_more.output == first.output
 
 
 @pytest.mark.parametrize("content", ["redacted", "none"])
