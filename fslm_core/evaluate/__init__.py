@@ -12,6 +12,7 @@ Needs the extra ``fslm-core[eval]``.
 
 from __future__ import annotations
 
+from .blaming import Blame, BlamedRow, Share, StepBlame, blame
 from .calibrating import calibrate
 from .calibration import Accepted, Calibration, CascadeCalibration, FieldCalibration
 from .evaluating import Plan, Rows, Work, evaluate, require_extra
@@ -37,6 +38,8 @@ from .writing import write_report
 __all__ = [
     "Accepted",
     "Bin",
+    "Blame",
+    "BlamedRow",
     "Calibration",
     "CascadeCalibration",
     "Cases",
@@ -52,11 +55,14 @@ __all__ = [
     "Report",
     "Requirement",
     "Rows",
+    "Share",
     "SliceReport",
+    "StepBlame",
     "StepReport",
     "ViewReport",
     "Work",
     "Wrong",
+    "blame",
     "calibrate",
     "evaluate",
     "read_cases",
