@@ -16,6 +16,8 @@ CANDIDATE = "~candidate"
 """What follows a step's name, in a node's, and a stage's, in a request, where a candidate is meant; no name has a ~."""
 
 _ON_ERROR = "on_error: "
+LEFT_OUT = "left out"
+"""Stands in the place of the condition of a step that somebody left out in a replay."""
 _INDEX = re.compile(r"\[\d+\]")
 
 T = TypeVar("T", bound=BaseModel)
@@ -189,7 +191,8 @@ class Message(Generic[T_co]):
 class Skipped:
     """A step that was passed over because its ``when`` was false, or because it failed and its policy is to be skipped.
 
-    ``when`` is the expression; of a step that failed it is ``on_error: CODE``, with the error's code.
+    ``when`` is the expression; of a step that failed it is ``on_error: CODE``, with the error's code; of one that was
+    left out in a replay, ``left out``.
     """
 
     step: str
@@ -252,6 +255,7 @@ def derive_seed(seed: int, step: str, index: int = 0, attempt: int = 0) -> int:
 
 __all__ = [
     "CANDIDATE",
+    "LEFT_OUT",
     "Attempt",
     "Marks",
     "Message",

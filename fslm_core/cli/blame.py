@@ -9,6 +9,7 @@ import typer
 
 from ..data import Reading
 from ..data.columns import parse_mapping
+from ..evaluate import pictures
 from ..evaluate.blaming import ELSEWHERE, SEVERAL, Blame, Share, blame
 from ..evaluate.render import number
 from . import labelled, screen
@@ -60,9 +61,9 @@ def blame_(
     with labelled.Bars() as bars, opened(session, found, max_in_flight=max(64, concurrency)) as engine:
         report = blame(found, read, engine=engine, seed=seed, concurrency=concurrency, progress=bars)
     if plot is not None:
-        from ..evaluate.blame_plot import write_plot
+        from ..evaluate.blame_plot import draw
 
-        write_plot(report, plot)
+        pictures.write(lambda: draw(report), plot)
         screen.say(f"plot: {plot}")
     if as_json:
         screen.result(screen.as_json(report.model_dump(mode="json")))

@@ -9,7 +9,7 @@ import typer
 
 from ..data import Reading
 from ..data.columns import parse_mapping
-from ..evaluate import Calibration, require_extra
+from ..evaluate import Calibration, pictures, require_extra
 from ..evaluate.calibrating import Calibrating
 from ..evaluate.render import number
 from ..folders import sha256_of
@@ -90,9 +90,9 @@ def calibrate(
         with opened(session, found, max_in_flight=max(64, concurrency)) as engine:
             report = work.report(engine)
     if plot is not None:
-        from ..evaluate.calibration_plot import write_plot
+        from ..evaluate.calibration_plot import draw
 
-        write_plot(report, plot)
+        pictures.write(lambda: draw(report), plot)
         screen.say(f"plot: {plot}")
     for note in report.notes:
         screen.say(f"note: {note}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ReviewNeeded, RunFailed, UsageError
-from ..message import Message
+from ..message import LEFT_OUT, Message, Skipped
 from ..schema import loads, plain_data
 from ..stack import INPUT, SESSION
 from ..store import TraceStore
@@ -30,7 +30,7 @@ def replay(
             "--set",
             metavar="STEP.FIELD=VALUE",
             help="Have a step say this, and do again what changes by it; `input.FIELD` and `session.FIELD` too. VALUE"
-            " is JSON where it can be read as JSON, else text. May be given several times.",
+            " is JSON where it can be read as JSON, else text; STEP=null leaves a step out. Repeatable.",
         ),
     ] = None,
     text: Annotated[
@@ -84,12 +84,12 @@ def replay(
 
 def _edit(text: str) -> tuple[str, Any]:
     name, sign, value = text.partition("=")
-    if not sign or "." not in name:
+    if not sign or ("." not in name and value.strip() != "null"):
         raise UsageError(
             "an edit names a step, a field and a value",
             where="--set",
             found=text,
-            expected="STEP.FIELD=VALUE",
+            expected="STEP.FIELD=VALUE, or STEP=null to leave it out",
             hint="write --set intent.intent=track_refund; `fslm trace show RUN` has the steps' names",
         )
     try:
@@ -116,6 +116,7 @@ def _unused(values: dict[str, Any], run: Run[Any]) -> None:
     """Say of each edit whose step did not come to run."""
     messages = (message for message in run.messages.values() if isinstance(message, Message))
     used = {f"{message.step}.{field}" for message in messages for field in message.edited}
+    used |= {said.step for said in run.messages.values() if isinstance(said, Skipped) and said.when == LEFT_OUT}
     for name in values:
         if name not in used and name.partition(".")[0] not in (INPUT, SESSION):
             screen.warn(f"{name} was not used: its step did not run this time")

@@ -34,6 +34,7 @@ VERBS = {
     "batch": Verb("batch", "Run every row of a JSONL file through a stack."),
     "eval": Verb("eval", "Score a stack on labelled rows, step by step, beside a linear control."),
     "blame": Verb("blame", "Find out which step's errors cost a stack its answers."),
+    "ablate": Verb("ablate", "Take away each step's message in turn, and see whether anybody used it."),
     "calibrate": Verb("calibrate", "Find out below which confidence a stack's steps should abstain."),
     "bench": Verb("bench", "Time a stack on this machine, under one or several executors and precisions."),
     "check": Verb("check", "Show how a stack is wired, and what is wrong with it, without loading a weight."),

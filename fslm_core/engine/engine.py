@@ -406,7 +406,7 @@ class Engine:
             start: the step from which all is done anew, by its path. Without it, where something is edited, only what
                 changes by it is done; and where nothing is, all of it.
             edits: new values (JSON data) by ``step.field``, ``step[3].field.inner``, ``input.field`` or
-                ``session.field``. An edited step is not run.
+                ``session.field``. An edited step is not run. None for a ``step`` leaves it out, if it may be skipped.
             input: in place of the earlier run's input, needed where it was not kept in full.
             state: the same of the session's state.
             stack: in place of the installed stack of that name.

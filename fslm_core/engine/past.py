@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..errors import InputError, UnknownNameError, UsageError
-from ..message import Message, Origin, node_id
+from ..message import Message, Origin, node_id, plain_path
 from ..schema import canonical, content_id, dumps, plain_data, problems_of
 from ..stack import INPUT, SESSION, Node, Stack, places
 from ..stage import Stage
@@ -104,6 +104,7 @@ class Past:
         before: the steps that ended before the place from which all is done anew.
         anew: the steps that are done again whatever their work.
         edits: by the step's path, its message with what was edited; by a field's path, the new value.
+        out: the steps that are left out.
     """
 
     run: str
@@ -111,6 +112,7 @@ class Past:
     before: frozenset[str]
     anew: frozenset[str]
     edits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    out: frozenset[str] = frozenset()
 
     def edited(
         self, node: Node, path: str, where: str, value: BaseModel, run: str, origin: Origin
@@ -207,33 +209,38 @@ def begin(
 
     Args:
         start: the step from which all is done anew; None: where something is edited, what changes by it; else all.
-        edits: the new values, JSON data, by ``step.field``; ``input.field`` and ``session.field`` among them.
+        edits: the new values, JSON data, by ``step.field``; ``input.field`` and ``session.field`` among them. None for
+            a ``step`` leaves it out.
         input: in place of the earlier run's; needed where that was not kept as it was.
         state: in place of the session's state that the earlier run read.
 
     Raises:
         UnknownNameError: no such step.
-        UsageError: an edit names no field, or no place in the message.
+        UsageError: an edit names no field, or no place in the message; a step cannot be left out.
         InputError: the input, or the state, was not kept as it was and is not given.
     """
     edits = edits or {}
     known = [INPUT, *([SESSION] if stack.session else []), *run.steps, *(path for path, _ in places(stack))]
     by_step: dict[str, dict[str, Any]] = {}
+    out = {name for name, value in edits.items() if value is None and name in known}
+    _require_absent(stack, out)
     for name, value in edits.items():
-        step, path = _parted(name, known)
-        by_step.setdefault(step, {})[path] = value
+        if name not in out:
+            step, path = _parted(name, known)
+            by_step.setdefault(step, {})[path] = value
     if start is not None:
         if start not in known:
             raise _unknown(start, known)
         begins = _first(run.steps, [start])
     else:
-        begins = _first(run.steps, by_step) if edits else 0
+        begins = _first(run.steps, by_step.keys() | out) if edits else 0
     anew = run.steps[begins:] if start is not None or not edits else ()
     given = _kept(run, INPUT, input, by_step.pop(INPUT, {}))
     if stack.session is not None:
         state = _kept(run, SESSION, state, by_step.pop(SESSION, {}))
     before = frozenset(run.steps[:begins]) - frozenset(run.steps[begins:])
-    return Beginning(Past(run.id, run.said, before, frozenset(anew), by_step), given, state, run.seed)
+    past = Past(run.id, run.said, before, frozenset(anew), by_step, frozenset(out))
+    return Beginning(past, given, state, run.seed)
 
 
 def _kept(run: Earlier, name: str, given: Any, edits: Mapping[str, Any]) -> Any:
@@ -308,6 +315,24 @@ def read(model: type[BaseModel], data: Any, where: str) -> BaseModel:
             expected=f"{model.__name__}({', '.join(model.model_fields)})",
             hint="give a value of the field's type; where the step said nothing before, give all its fields",
         ) from None
+
+
+def _require_absent(stack: Stack[Any, Any], out: Iterable[str]) -> None:
+    """See that what stands after a step can do without it, which its wiring says of a step that may be skipped.
+
+    Raises:
+        UsageError: it may never be.
+    """
+    skippable = {path for path, step in places(stack) if step.may_be_skipped}
+    for name in sorted(out):
+        if plain_path(name) not in skippable:
+            raise UsageError(
+                "the step cannot be left out: what comes after it counts on what it says",
+                where="replay",
+                found=name,
+                expected=", ".join(sorted(skippable)) or "none of this stack's steps may be skipped",
+                hint="edit its fields instead; a step may be left out if it has a `when`, or says on_error='skip'",
+            )
 
 
 def _parted(name: str, known: Iterable[str]) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from ..backends.protocol import Backend, ModelRef
 from ..errors import StageFailedError
 from ..events import MessageEmitted, RunEvent, StepSkipped, StepStarted
-from ..message import Marks, Message, Origin, Skipped, Usage, node_id
+from ..message import LEFT_OUT, Marks, Message, Origin, Skipped, Usage, node_id
 from ..plugins import PluginHost
 from ..schema import content_id, dumps, problems_of
 from ..stack import FAILURES, INPUT, OUTPUT, SESSION, Known, Place, Result, Shape, Stack, Step, fetch, seen
@@ -265,6 +265,8 @@ class At(Place):
         condition = self._shape.wiring.conditions.get(step.name)
         asked = condition.names if condition is not None else frozenset()
         parents = self._parents_of(target, asked, known)
+        if self._walk.past is not None and work.path in self._walk.past.out:
+            return await self._skip(Skipped(work.path, place, LEFT_OUT, parents))
         if condition is not None and not condition.holds(self._namespace(asked, known), f"{work.where}, when"):
             return await self._skip(Skipped(work.path, place, condition.source, parents))
         await self._walk.emit(StepStarted(self._walk.run.id, work.path, place))

@@ -12,6 +12,7 @@ Needs the extra ``fslm-core[eval]``.
 
 from __future__ import annotations
 
+from .ablating import Ablated, Ablation, ablate
 from .blaming import Blame, BlamedRow, Share, StepBlame, blame
 from .calibrating import calibrate
 from .calibration import Accepted, Calibration, CascadeCalibration, FieldCalibration
@@ -36,6 +37,8 @@ from .running import Progress
 from .writing import write_report
 
 __all__ = [
+    "Ablated",
+    "Ablation",
     "Accepted",
     "Bin",
     "Blame",
@@ -62,6 +65,7 @@ __all__ = [
     "ViewReport",
     "Work",
     "Wrong",
+    "ablate",
     "blame",
     "calibrate",
     "evaluate",

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
 from ..explain.drawing import visible
-from ..folders import put_file
 from .blaming import ELSEWHERE, SEVERAL, Blame, Share
-
-_SETTINGS: Any = {
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "font.size": 9,
-    "legend.frameon": False,
-    "text.parse_math": False,
-}
+from .pictures import SETTINGS, png
 
 
 def draw(found: Blame) -> bytes:
@@ -27,7 +16,7 @@ def draw(found: Blame) -> bytes:
 
     bars = [(step.step, step.blamed) for step in found.steps]
     bars += [(SEVERAL, found.several), (ELSEWHERE, found.elsewhere)]
-    with rc_context(_SETTINGS):
+    with rc_context(SETTINGS):
         figure = Figure(figsize=(6.4, 0.8 + 0.42 * len(bars)), layout="constrained", dpi=150)
         axes = figure.subplots()
         for place, (_, share) in enumerate(bars):
@@ -38,23 +27,7 @@ def draw(found: Blame) -> bytes:
         axes.set_xlabel(f"share of the {len(found.wrong):,} wrong answers, with 95 % intervals")
         right = f"{found.right.rows:,} of {found.rows:,} right"
         axes.set_title(f"{visible(found.stack)}: where wrong answers come from ({right})", fontsize=10)
-        out = BytesIO()
-        figure.savefig(out, format="png", metadata={"Software": None})
-    return out.getvalue()
-
-
-def write_plot(found: Blame, path: Path) -> None:
-    """Write the picture, whole or not at all.
-
-    Raises:
-        UsageError: it cannot be written.
-    """
-    try:
-        put_file(path, draw(found))
-    except OSError as error:
-        raise UsageError(
-            f"the plot cannot be written: {error.strerror or error}", where=str(path), hint="name another file"
-        ) from None
+        return png(figure)
 
 
 def _bar(axes: Any, place: int, share: Share) -> None:
@@ -65,4 +38,4 @@ def _bar(axes: Any, place: int, share: Share) -> None:
     axes.text(min(share.high + 0.01, 0.97), place, f"{share.rows:,}", va="center")
 
 
-__all__ = ["draw", "write_plot"]
+__all__ = ["draw"]

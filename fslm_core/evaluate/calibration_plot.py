@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
-from ..explain.show import visible
-from ..folders import put_file
+from ..explain.drawing import visible
 from .calibration import Calibration, CascadeCalibration, FieldCalibration
+from .pictures import SETTINGS, png
 
 _MOST = 12
 """Curves in one picture; the fields with the most rows are drawn."""
-_SETTINGS: Any = {
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "font.size": 9,
-    "legend.frameon": False,
-    "text.parse_math": False,
-}
 
 
 def draw(found: Calibration) -> bytes:
@@ -27,7 +17,7 @@ def draw(found: Calibration) -> bytes:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(_SETTINGS):
+    with rc_context(SETTINGS):
         columns = 2 if any(cascade.curve for cascade in found.cascades) else 1
         figure = Figure(figsize=(5.4 * columns, 4.2), layout="constrained", dpi=150)
         axes = figure.subplots(1, columns, squeeze=False)[0]
@@ -35,23 +25,7 @@ def draw(found: Calibration) -> bytes:
         if columns == 2:
             _cost(axes[1], found)
         figure.suptitle(f"{visible(found.stack)}: {found.reported_on:,} rows that nothing was fitted on", fontsize=10)
-        out = BytesIO()
-        figure.savefig(out, format="png", metadata={"Software": None})
-    return out.getvalue()
-
-
-def write_plot(found: Calibration, path: Path) -> None:
-    """Write the picture, whole or not at all.
-
-    Raises:
-        UsageError: it cannot be written.
-    """
-    try:
-        put_file(path, draw(found))
-    except OSError as error:
-        raise UsageError(
-            f"the plot cannot be written: {error.strerror or error}", where=str(path), hint="name another file"
-        ) from None
+        return png(figure)
 
 
 def _coverage(axes: Any, found: Calibration) -> None:
@@ -93,4 +67,4 @@ def _spent(axes: Any, one: CascadeCalibration) -> None:
         axes.plot(one.tokens, one.error, "o", color=line.get_color(), markersize=5)
 
 
-__all__ = ["draw", "write_plot"]
+__all__ = ["draw"]

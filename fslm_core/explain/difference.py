@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..message import plain_path
+from ..message import LEFT_OUT, plain_path
 from ..store import RunRow, StoredContent, StoredNode, StoredRun
 from .paired import wilson
 
@@ -235,7 +235,8 @@ def _step(
     if old is None or new is None:
         node, run = (new, after) if old is None else (old, before)
         given = node is not None and _reaches(node.parents, changed, run)
-        edited = any(step.startswith((f"{n.step}.", f"{n.step}[")) for n in after.nodes if n.edited)
+        touched = [n.step for n in after.nodes if n.edited or n.when == LEFT_OUT]
+        edited = step.startswith(tuple(f"{name}{sign}" for name in touched for sign in ".["))
         why: tuple[Cause, ...] = ("edited",) if edited else ("given",) if given else _apart(before, after)
         return StepChange(step, "appeared" if old is None else "vanished", status, why)
     if _alike(old, new):
@@ -246,7 +247,7 @@ def _step(
 
 
 def _why(old: StoredNode, new: StoredNode, changed: set[str], before: StoredRun, after: StoredRun) -> tuple[Cause, ...]:
-    if new.edited != old.edited:
+    if new.edited != old.edited or (new.when == LEFT_OUT) != (old.when == LEFT_OUT):
         return ("edited",)
     found: list[Cause] = []
     if _reaches(old.parents, changed, before) or _reaches(new.parents, changed, after):

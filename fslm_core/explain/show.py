@@ -14,7 +14,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from ..message import failed_with
+from ..message import LEFT_OUT, failed_with
 from ..store import RunRow, StoredContent, StoredNode, StoredRun, StoredSpan
 from .drawing import (
     CLOSE,
@@ -298,6 +298,8 @@ def _step(shown: _Shown, node: StoredNode, name: str, number: str) -> Iterator[R
 
 def _because(when: str) -> Text:
     """Why a step was passed over."""
+    if when == LEFT_OUT:
+        return Text("somebody left it out")
     if code := failed_with(when):
         return Text.assemble("it failed with ", (visible(code), "bold"), ", and says on_error='skip'")
     return Text.assemble("when ", (visible(when), "bold"), " was false")

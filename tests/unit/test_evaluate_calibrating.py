@@ -17,9 +17,9 @@ from scipy.stats import binom
 
 from fslm_core import Cascade, Engine, Scored, Stack, Step, tool
 from fslm_core.errors import UnknownNameError, UsageError
-from fslm_core.evaluate import Calibration, calibrate, evaluate
+from fslm_core.evaluate import Calibration, calibrate, evaluate, pictures
 from fslm_core.evaluate.calibrating import trying_all
-from fslm_core.evaluate.calibration_plot import write_plot
+from fslm_core.evaluate.calibration_plot import draw
 from fslm_core.evaluate.simulating import Rules, Tried, passages
 from fslm_core.evaluate.thresholds import (
     calibration_error,
@@ -315,11 +315,11 @@ def test_runs_that_fail_are_counted_and_told(engine: Engine) -> None:
 
 
 def test_the_plot_is_a_picture(found: Calibration, tmp_path: Path) -> None:
-    write_plot(found, tmp_path / "deep" / "plot.png")
+    pictures.write(lambda: draw(found), tmp_path / "deep" / "plot.png")
     raw = (tmp_path / "deep" / "plot.png").read_bytes()
     assert raw.startswith(b"\x89PNG") and len(raw) > 5000
     with pytest.raises(UsageError, match="cannot be written"):
-        write_plot(found, Path("/proc/none/plot.png"))
+        pictures.write(lambda: draw(found), Path("/proc/none/plot.png"))
 
 
 def test_it_can_be_written_as_json(found: Calibration) -> None:

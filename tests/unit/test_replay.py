@@ -17,7 +17,8 @@ from fslm_core import SLM, Engine, Map, Run, Stack, Stage, Step, tool
 from fslm_core.backends.scripted import ScriptedBackend
 from fslm_core.engine.past import apply
 from fslm_core.errors import EngineStateError, InputError, RunFailed, UnknownNameError, UsageError
-from fslm_core.message import Message
+from fslm_core.explain.difference import compare_runs
+from fslm_core.message import LEFT_OUT, Message
 from fslm_core.settings import load
 from fslm_core.stage import Decoding
 from fslm_core.store import StoredRun, TraceStore
@@ -196,6 +197,20 @@ def test_with_a_start_it_and_all_after_it_are_done_again(tmp_path: Path) -> None
         whole = engine.replay(first.id, stack=desk())
     assert taken(whole) == set() and said.asked == {"kind": 2, "detail": 3} and CALLS["place"] == 2
     assert again.output == first.output
+
+
+def test_a_step_that_may_be_skipped_can_be_left_out(tmp_path: Path) -> None:
+    said = script()
+    with opened(tmp_path, said) as engine:
+        first = engine.run(desk(), {"text": "it broke"})
+        again = engine.replay(first.id, edits={"detail": None}, stack=desk())
+        with pytest.raises(UsageError, match="cannot be left out"):
+            engine.replay(first.id, edits={"kind": None}, stack=desk())
+    assert again.output.detail is None and again.output.reply == "desk 1: bug, None" and said.asked["detail"] == 1
+    node = next(node for node in stored(tmp_path, again).nodes if node.step == "detail")
+    assert (node.status, node.when) == ("skipped", LEFT_OUT)
+    found = compare_runs(stored(tmp_path, first), stored(tmp_path, again))
+    assert found.parted is not None and (found.parted.step, found.parted.why) == ("detail", ("edited",))
 
 
 def test_an_edited_input_begins_anew_and_takes_what_is_the_same_work(tmp_path: Path) -> None:

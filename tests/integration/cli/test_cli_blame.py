@@ -1,4 +1,4 @@
-"""``fslm blame``: which step's errors cost the answers."""
+"""``fslm blame`` and ``fslm ablate``: which step's errors cost the answers, and what its message is worth."""
 
 from __future__ import annotations
 
@@ -49,3 +49,13 @@ def test_rows_that_do_not_fit_are_told(fslm: Fslm, rows: Path) -> None:
 
 def test_a_stack_that_is_not_there(fslm: Fslm, rows: Path) -> None:
     assert fslm("blame", "nothing", str(rows)).code == 2
+
+
+@pytest.mark.torch  # where scikit-learn and matplotlib come along
+def test_a_message_is_taken_away(fslm: Fslm, rows: Path, environment: Path) -> None:
+    said = fslm("ablate", "demo.label", str(rows), "--step", "label", "--beside", "demo.bare", "--plot", "ab.png")
+    assert said.code == 0 and "label  constant" in said.out and "beside it demo.bare" in said.out
+    assert (environment / "ab.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    data = fslm("ablate", "demo.label", str(rows), "--step", "label", "--way", "constant", "--json").data
+    assert data["schema_name"] == "fslm-ablate/1" and [one["way"] for one in data["ablated"]] == ["constant"]
+    assert fslm("ablate", "demo.label", str(rows), "--step", "nothing").code == 2

@@ -1,0 +1,123 @@
+"""``fslm ablate``: what each step's message is worth to the answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..data import Reading
+from ..data.columns import parse_mapping
+from ..evaluate import pictures, require_extra
+from ..evaluate.ablating import WAYS, Ablation, ablate
+from ..evaluate.render import number
+from ..evaluate.results import Interval
+from . import labelled, screen
+from .session import opened, session_of
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command("ablate")
+def ablate_(
+    ctx: typer.Context,
+    stack: Annotated[str, typer.Argument(metavar="STACK", help="The stack's name; `fslm list` shows them.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="Labelled rows: .jsonl, .csv, .tsv, .xlsx; see `fslm eval`.")
+    ],
+    step: Annotated[
+        list[str] | None,
+        typer.Option("--step", metavar="STEP", help="Only this step; all but the last if not said. Repeatable."),
+    ] = None,
+    way: Annotated[
+        list[str] | None,
+        typer.Option("--way", metavar="WAY", help=f"Only this way ({', '.join(WAYS)}); all if not said. Repeatable."),
+    ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option("--beside", metavar="STACK", help="A stack to compare with: one model that does it all, say."),
+    ] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="FIELD=COLUMN", help="The column of DATA that fills a field of another name."),
+    ] = None,
+    sheet: Annotated[str | None, typer.Option(metavar="NAME", help="The sheet of a workbook.")] = None,
+    group: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Rows of equal value are drawn together for the intervals.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only N of the rows that fit, drawn by --seed.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws rows and other rows' messages, and decides sampled tokens.")] = 0,
+    concurrency: Annotated[int, typer.Option(min=1, help="Rows at work at once.")] = 32,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="OUT.png", help="Draw it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
+) -> None:
+    """Take away each step's message in turn, run the rest again, and see whether anybody used it.
+
+    A message is left out, made the same in every row, exchanged for another row's, or replaced by the input's text.
+    Where the answers are as right without it, nobody uses what the step says.
+    """
+    require_extra()
+    session = session_of(ctx)
+    found = session.stack(stack)
+    others = [session.stack(name) for name in beside or ()]
+    read = labelled.cases(found, data, parse_mapping(mapping or []), Reading(sheet=sheet), {})
+    labelled.limit(read, limit, seed)
+    labelled.tell(read, data)
+    with labelled.Bars() as bars, opened(session, found, max_in_flight=max(64, concurrency)) as engine:
+        report = ablate(
+            found,
+            read,
+            steps=step or (),
+            ways=way or WAYS,
+            beside=others,
+            group=group,
+            engine=engine,
+            seed=seed,
+            concurrency=concurrency,
+            progress=bars,
+        )
+    if plot is not None:
+        from ..evaluate.ablate_plot import draw
+
+        pictures.write(lambda: draw(report), plot)
+        screen.say(f"plot: {plot}")
+    if as_json:
+        screen.result(screen.as_json(report.model_dump(mode="json")))
+    else:
+        _summary(report)
+
+
+def _summary(report: Ablation) -> None:
+    """The table of messages taken away, and the stacks beside."""
+    screen.result(f"{report.stack}: {_figure(report.right)} of {report.rows:,} rows are right")
+    screen.result("")
+    screen.table(
+        ["step", "without its message", "rows", "right", "costs", "other outputs", "could not be said"],
+        [
+            [
+                one.step,
+                one.way,
+                f"{one.rows:,}",
+                _figure(one.right),
+                _figure(one.cost),
+                number(one.changed.value),
+                f"{one.unfit:,}" if one.unfit else "",
+            ]
+            for one in report.ablated
+        ],
+    )
+    for name, share in report.beside.items():
+        difference = _figure(report.difference[name])
+        screen.result(f"beside it {screen.clean(name)}: {_figure(share)} right, difference {difference}")
+
+
+def _figure(figure: Interval) -> str:
+    if figure.low is None or figure.high is None:
+        return number(figure.value)
+    return f"{number(figure.value)} ({number(figure.low)} to {number(figure.high)})"
+
+
+__all__ = ["app"]
