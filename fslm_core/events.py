@@ -45,11 +45,15 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepStarted:
-    """A step's inputs are ready and its work was handed to the backend."""
+    """A step's inputs are ready and its work was handed to the backend.
+
+    ``kind`` is ``stage``, or that of the shape that stands there: ``route``, ``map``, ``agent`` and so on.
+    """
 
     run: str
     step: str
     node_id: str
+    kind: str = "stage"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import queue
 import threading
@@ -32,7 +33,7 @@ class Observers:
     def __init__(self, observers: Sequence[tuple[str, Observer]], *, quotes: bool = False) -> None:
         self._observers = list(observers)
         self._quotes = quotes
-        self._queue: queue.Queue[Event | None] = queue.Queue(_CAPACITY)
+        self._queue: queue.Queue[tuple[Event, contextvars.Context] | None] = queue.Queue(_CAPACITY)
         self._thread: threading.Thread | None = None
         self._told = 0
         self.dropped = 0
@@ -42,11 +43,14 @@ class Observers:
             self._thread.start()
 
     def tell(self, event: Event) -> None:
-        """Queue an event; count it as dropped if the queue is full."""
+        """Queue an event; count it as dropped if the queue is full.
+
+        Observers see it with the context variables of this moment, which are those of whoever asked for the run.
+        """
         if self._thread is None:
             return
         try:
-            self._queue.put_nowait(event)
+            self._queue.put_nowait((event, contextvars.copy_context()))
         except queue.Full:
             self.dropped += 1
 
@@ -59,8 +63,9 @@ class Observers:
             self._thread = None
 
     def _main(self) -> None:
-        while (event := self._queue.get()) is not None:
-            self._show(event)
+        while (told := self._queue.get()) is not None:
+            event, context = told
+            context.run(self._show, event)
             self._tell_missed()
         self._tell_missed()
 

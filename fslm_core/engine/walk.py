@@ -269,7 +269,7 @@ class At(Place):
             return await self._skip(Skipped(work.path, place, LEFT_OUT, parents))
         if condition is not None and not condition.holds(self._namespace(asked, known), f"{work.where}, when"):
             return await self._skip(Skipped(work.path, place, condition.source, parents))
-        await self._walk.emit(StepStarted(self._walk.run.id, work.path, place))
+        await self._walk.emit(StepStarted(self._walk.run.id, work.path, place, self._kind(step)))
         value = self._bound(target, step.node.input, known, work.where)
         if (edited := self._edited(work, value)) is not None:
             made = edited

@@ -14,6 +14,8 @@ from fslm_core.backends.scripted import ScriptedBackend
 from fslm_core.errors import UsageError
 from fslm_core.evaluate import Ablated, Ablation, ablate
 
+pytestmark = pytest.mark.torch  # where numpy comes along
+
 
 class Said(BaseModel):
     text: str

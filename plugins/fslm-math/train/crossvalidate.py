@@ -33,15 +33,17 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Way:
-    """One way to train: what the model is shown, and which rows there are."""
+    """One way to train: what the model is shown, which rows there are, and what else the recipe says."""
 
     prompt: str | None = None
     rows: dict[str, Any] = field(default_factory=dict)
+    recipe: tuple[str, ...] = ()
 
 
 TOLD_FIRST = "{% block system %}equation{% endblock %}{% block user %}{{ told }}\n{{ asked }}{% endblock %}"
 WAYS = {
     "plain": Way(),
+    "every-layer": Way(recipe=("lora.layers=30",)),
     "as-they-are": Way(rows={"made_up": 0, "vary": False}),
     "gsm8k": Way(rows={"from_school": 1000}),
     "told-first": Way(prompt=TOLD_FIRST),
@@ -76,7 +78,7 @@ def run_fold(way: Way, fold: Fold, folder: Path, given: argparse.Namespace) -> d
     host, stage = host_of(way.prompt)
     paths = {"output": "adapter", "data.train": "equation.train.jsonl", "data.select": "equation.select.jsonl"}
     overrides = [f"{key}={(folder / name).resolve()}" for key, name in paths.items()]
-    overrides += [f"stage={stage}", "epochs=1", f"data.max_rows={given.rows}"]
+    overrides += [f"stage={stage}", "epochs=1", f"data.max_rows={given.rows}", *way.recipe]
     made = run_recipe(recipe, overrides=overrides, host=host, progress=lambda event: None)
     scored = sum(1 for _ in (folder / "equation.select.jsonl").open(encoding="utf-8"))
     return {
