@@ -95,7 +95,7 @@ def _summary(report: Ablation) -> None:
     screen.result(f"{report.stack}: {_figure(report.right)} of {report.rows:,} rows are right")
     screen.result("")
     screen.table(
-        ["step", "without its message", "rows", "right", "costs", "other outputs", "could not be said"],
+        ["step", "without its message", "rows", "right", "costs", "other outputs", "heard", "could not be said"],
         [
             [
                 one.step,
@@ -104,6 +104,7 @@ def _summary(report: Ablation) -> None:
                 _figure(one.right),
                 _figure(one.cost),
                 number(one.changed.value),
+                number(one.heard.value),
                 f"{one.unfit:,}" if one.unfit else "",
             ]
             for one in report.ablated

@@ -12,6 +12,7 @@ Every row is run as it is, then replayed with one step's message made worthless 
     Its texts are the stack's input text: what comes of a step that hands on what it was given.
 
 If the answers are as right without a message as with it, nobody uses what it says, and the stack is that much too long.
+A message may go straight into the output; whether the steps after it *heard* it is told apart.
 A message that the step could not have said in that row, because its input narrows it, is not forced on it; such rows
 are counted and left out of both sides of the comparison.
 
@@ -25,6 +26,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, Literal, get_args
 
@@ -70,6 +72,8 @@ class Ablated(_Data):
         right: the share of them that is right without the message; ``before``: with it.
         cost: by how much fewer are right, paired by row. An interval that holds 0 shows no use of the message.
         changed: the share of them whose output is another one.
+        heard: the share of them in which a step after it says something else: whether anybody listens to it. A message
+            that goes straight into the output changes that, heard or not.
         unfit: rows in which the step could not have said this.
     """
 
@@ -80,6 +84,7 @@ class Ablated(_Data):
     before: Interval
     cost: Interval
     changed: Interval
+    heard: Interval
     unfit: int
 
 
@@ -254,16 +259,20 @@ class _Ablating:
         what = f"{step.name}: {way}"
         self.progress(what, 0, len(whole))
         told: list[Json | Mark] = []
+        heard: list[float] = []
         with ThreadPoolExecutor(self.concurrency) as pool:
-            for output in pool.map(self._replayed, whole, edits):
+            for output, others in pool.map(partial(self._replayed, step), whole, edits):
                 told.append(output)
+                heard.append(float(others))
                 self.progress(what, len(told), len(whole))
         pairs = list(zip(whole, told, strict=True))
         there = [float(output is not Mark.UNKNOWN) for output in told]
         right = [float(_right(row.case, output)) for row, output in pairs]
         before = [float(row.right and output is not Mark.UNKNOWN) for row, output in pairs]
         changed = [float(output is not Mark.UNKNOWN and not same(row.output, output)) for row, output in pairs]
-        after, intact, other = self.bootstrap.ratios([(right, there), (before, there), (changed, there)])
+        after, intact, other, later = self.bootstrap.ratios(
+            [(column, there) for column in (right, before, changed, heard)]
+        )
         unfit = sum(bool(edit) and output is Mark.UNKNOWN for edit, output in zip(edits, told, strict=True))
         return Ablated(
             step=step.name,
@@ -273,6 +282,7 @@ class _Ablating:
             before=interval(intact),
             cost=interval(intact - after),
             changed=interval(other),
+            heard=interval(later),
             unfit=unfit,
         )
 
@@ -297,8 +307,11 @@ class _Ablating:
                 text = text_of(row.case.input)
                 yield [_edit(step.name, {**message, **dict.fromkeys(texts, text)})] if texts else []
 
-    def _replayed(self, row: _Row, edits: Sequence[Json]) -> Json | Mark:
-        """The output of a row with the first of these edits that fits; ``UNKNOWN`` where none does."""
+    def _replayed(self, step: Step, row: _Row, edits: Sequence[Json]) -> tuple[Json | Mark, bool]:
+        """The output of a row with the first of these edits that fits (``UNKNOWN`` where none does).
+
+        And whether a step after that one says something else then.
+        """
         for edit in edits:
             assert row.run is not None
             try:
@@ -308,13 +321,22 @@ class _Ablating:
                     raise failed.error from None
                 if isinstance(failed.error, InputError):  # the step could not have said that here
                     continue
-                return Mark.FAILED
-            return Mark.FAILED if made.result is None else plain_data(made.result.content)
-        return Mark.UNKNOWN
+                made = failed.run
+            output = Mark.FAILED if made.result is None else plain_data(made.result.content)
+            return output, any(_said_by(row.run, name) != _said_by(made, name) for name in self._after(step))
+        return Mark.UNKNOWN, False
+
+    def _after(self, step: Step) -> list[str]:
+        names = [each.name for each in self.stack.steps]
+        return names[names.index(step.name) + 1 :]
 
 
 def _said(row: _Row, step: str) -> Json | None:
-    message = row.run.messages.get(step) if row.run is not None else None
+    return None if row.run is None else _said_by(row.run, step)
+
+
+def _said_by(run: Run[Any], step: str) -> Json | None:
+    message = run.messages.get(step)
     return plain_data(message.content) if isinstance(message, Message) else None
 
 

@@ -130,6 +130,7 @@ def test_a_message_that_nobody_uses_costs_nothing() -> None:
     for way in ("constant", "shuffle", "copy"):
         one = of(found, "hint", way)
         assert (one.right.value, one.cost.value, one.changed.value, one.rows) == (1, 0, 0, len(ROWS))
+        assert one.heard.value == 0
     assert {one.way for one in found.ablated} == {"constant", "shuffle", "copy"}  # it may never be left out
 
 
@@ -141,6 +142,7 @@ def test_a_message_that_is_used_costs_what_depends_on_it() -> None:
     assert "copy" not in {one.way for one in found.ablated}  # neither has a text
     out = of(found, "part", "leave-out")
     assert (out.rows, out.right.value, out.changed.value) == (6, 0.0, 1.0)
+    assert kind.heard.value == 0.5 and out.heard.value == 1.0
 
 
 def test_a_step_that_hands_on_its_input_is_seen() -> None:
