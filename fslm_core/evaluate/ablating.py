@@ -30,8 +30,6 @@ from functools import partial
 from random import Random
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
-
 from ..engine import Engine, Run
 from ..errors import InputError, RunFailed, StoreError, UsageError
 from ..message import Message
@@ -44,8 +42,8 @@ from .bootstrap import Bootstrap
 from .control import text_of
 from .fields import Json, Mark, same
 from .gold import Case, Cases, clusters, read_cases
-from .results import Interval
-from .running import Progress
+from .results import Data, Interval
+from .running import Progress, silent
 from .tabling import interval
 
 Way = Literal["leave-out", "constant", "shuffle", "copy"]
@@ -56,15 +54,7 @@ _DONORS = 8
 """Other rows whose message is tried, until one fits."""
 
 
-def _silent(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
-
-
-class _Data(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Ablated(_Data):
+class Ablated(Data):
     """One step's message taken away in one way.
 
     Attributes:
@@ -88,7 +78,7 @@ class Ablated(_Data):
     unfit: int
 
 
-class Ablation(_Data):
+class Ablation(Data):
     """What each step's message is worth to the answer.
 
     Attributes:
@@ -128,7 +118,7 @@ def ablate(
     engine: Engine | None = None,
     seed: int = 0,
     concurrency: int = 32,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Ablation:
     """Take away each step's message in turn, and see what it costs.
 

@@ -18,8 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from ..engine import Engine, Outcome, Run
 from ..errors import FslmError, RunFailed, StoreError
 from ..explain.paired import wilson
@@ -31,21 +29,13 @@ from ..stack import Stack
 from ..store import concerns_all
 from .fields import Json, Mark, same
 from .gold import Case, Cases, coverage, read_cases
-from .results import Interval
-from .running import Progress
+from .results import Data, Interval
+from .running import Progress, silent
 
 SEVERAL, ELSEWHERE = "(several)", "(elsewhere)"
 """What is to blame where no step alone is: several together; or none of those whose gold is known."""
 SCHEMA = "fslm-blame/1"
 """Names the layout; another layout has another name."""
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
-
-
-class _Data(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Share(Interval):
@@ -60,7 +50,7 @@ class Share(Interval):
         return cls(rows=rows, n=n, value=rows / n if n else None, low=low, high=high)
 
 
-class StepBlame(_Data):
+class StepBlame(Data):
     """What one step has to do with the wrong answers.
 
     Attributes:
@@ -81,17 +71,17 @@ class StepBlame(_Data):
     fields: dict[str, int]
 
 
-class BlamedRow(_Data):
+class BlamedRow(Data):
     """A row that came out wrong: the run, what is to blame, and by step the run in which it was put right."""
 
     line: int
     run: str | None
     blamed: str
     error: str | None = None
-    replays: dict[str, str] = {}
+    replays: dict[str, str]
 
 
-class Blame(_Data):
+class Blame(Data):
     """Which steps' errors cost the answers of a set of rows.
 
     Attributes:
@@ -144,7 +134,7 @@ def blame(
     engine: Engine | None = None,
     seed: int = 0,
     concurrency: int = 32,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Blame:
     """Find out which steps' errors cost the answers.
 

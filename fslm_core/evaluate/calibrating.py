@@ -35,7 +35,7 @@ from .calibration import Accepted, Calibration, CascadeCalibration, FieldCalibra
 from .evaluating import Rows, require_extra
 from .fields import Json, Mark, same
 from .gold import Case, Cases, read_cases
-from .running import Progress
+from .running import Progress, silent
 from .simulating import Rules, Tried, passages, sweep
 from .thresholds import (
     HOTTEST,
@@ -54,10 +54,6 @@ _LEAST = 20
 _COLDEST = 1 / HOTTEST
 
 
-def _silent(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
-
-
 def calibrate(
     stack: Stack[Any, Any] | str,
     rows: Rows,
@@ -68,7 +64,7 @@ def calibrate(
     confidence: float = 0.95,
     seed: int = 0,
     concurrency: int = 32,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Calibration:
     """Find temperatures and thresholds for every step and field whose confidence and gold are known.
 
@@ -114,7 +110,7 @@ class Calibrating:
     level: float = 0.95
     seed: int = 0
     concurrency: int = 32
-    progress: Progress = _silent
+    progress: Progress = silent
     data: str = "rows"
     data_sha256: str | None = None
     notes: list[str] = field(default_factory=list)

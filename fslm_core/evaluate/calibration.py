@@ -7,17 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pydantic import BaseModel, ConfigDict
+from .results import Data
 
 SCHEMA = "fslm-calibrate/1"
 """Names the layout; another layout has another name."""
 
 
-class _Data(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Accepted(_Data):
+class Accepted(Data):
     """What a threshold accepts of ``rows``; ``error`` and its upper ``bound`` are null where it accepts none."""
 
     rows: int
@@ -28,7 +24,7 @@ class Accepted(_Data):
     bound: float | None
 
 
-class FieldCalibration(_Data):
+class FieldCalibration(Data):
     """One field of one step.
 
     Attributes:
@@ -57,7 +53,7 @@ class FieldCalibration(_Data):
     curve: tuple[tuple[float, float], ...]
 
 
-class CascadeCalibration(_Data):
+class CascadeCalibration(Data):
     """What a cascade does with what was found.
 
     Attributes:
@@ -86,7 +82,7 @@ class CascadeCalibration(_Data):
     curve: tuple[tuple[float, float, float], ...]
 
 
-class Calibration(_Data):
+class Calibration(Data):
     """The whole calibration."""
 
     schema_name: str = SCHEMA

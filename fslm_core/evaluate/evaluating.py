@@ -27,7 +27,7 @@ from .gold import Case, Cases, clusters, coverage, read_cases, slices
 from .metrics import Known, judged, known_names, metrics_of
 from .quoting import wrong_rows
 from .results import ControlReport, Report, Row, Skips, SliceReport, StepReport
-from .running import Alone, Answer, Passage, Progress, run_alone, run_whole
+from .running import Alone, Answer, Passage, Progress, run_alone, run_whole, silent
 from .scores import Told, ViewScores, score
 from .tabling import figure, view_report
 
@@ -36,10 +36,6 @@ _SLICES = 50
 _NEEDS = ("numpy", "sklearn", "matplotlib")
 
 Rows = Iterable[Mapping[str, Any]]
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
 
 
 def evaluate(
@@ -55,7 +51,7 @@ def evaluate(
     seed: int = 0,
     concurrency: int = 32,
     content: ContentMode = "redacted",
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Report:
     """Score a stack on labelled rows: whole, step by step, and beside a linear control.
 
@@ -196,7 +192,7 @@ class Work:
     seed: int = 0
     concurrency: int = 32
     content: ContentMode = "redacted"
-    progress: Progress = _silent
+    progress: Progress = silent
 
     def report(self, engine: Engine) -> Report:
         """Run everything and put the report together."""

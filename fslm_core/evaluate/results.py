@@ -19,11 +19,13 @@ NO_SCORE = frozenset({"confidence"})
 """Figures that say neither good nor bad."""
 
 
-class _Data(BaseModel):
+class Data(BaseModel):
+    """What a report is made of."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Interval(_Data):
+class Interval(Data):
     """A number, its interval, and how many rows it is about."""
 
     value: float | None
@@ -39,7 +41,7 @@ class Figure(Interval):
     difference: Interval | None = None
 
 
-class LabelReport(_Data):
+class LabelReport(Data):
     """One label of a field, against all others.
 
     ``support``: rows whose gold it is. ``predicted``: rows it was given to. ``false_alarms``: the share of rows with
@@ -55,7 +57,7 @@ class LabelReport(_Data):
     false_alarms: Figure
 
 
-class Confusion(_Data):
+class Confusion(Data):
     """How often each gold label (line) was given each label (column); ``(skipped)`` and ``(failed)`` may stand in."""
 
     gold: tuple[str, ...]
@@ -63,7 +65,7 @@ class Confusion(_Data):
     counts: tuple[tuple[int, ...], ...]
 
 
-class Bin(_Data):
+class Bin(Data):
     """Rows whose confidence lies in a tenth of the scale: their mean confidence, and the share that is right."""
 
     low: float
@@ -73,7 +75,7 @@ class Bin(_Data):
     accuracy: float
 
 
-class FieldReport(_Data):
+class FieldReport(Data):
     """One field.
 
     ``figures`` by kind: ``accuracy`` (exact), ``confidence`` (mean) for all; label: ``f1`` (macro), ``micro_f1``; text:
@@ -90,7 +92,7 @@ class FieldReport(_Data):
     bins: tuple[Bin, ...] = ()
 
 
-class ViewReport(_Data):
+class ViewReport(Data):
     """A message compared with gold over ``rows`` rows: all fields right, valid at all, failures by error code."""
 
     rows: int
@@ -111,7 +113,7 @@ class ViewReport(_Data):
         raise UnknownNameError.of("field", name, [field.name for field in self.fields], where="the report")
 
 
-class Skips(_Data):
+class Skips(Data):
     """A step that may be passed over: how often gold and stack agreed, and the rows (by line) where they did not."""
 
     rightly_skipped: int
@@ -119,7 +121,7 @@ class Skips(_Data):
     wrongly_run: tuple[int, ...]
 
 
-class StepReport(_Data):
+class StepReport(Data):
     """One step.
 
     ``gold_fed``: run alone, on what the steps before it should have said. ``predicted_fed``: inside the whole stack.
@@ -144,7 +146,7 @@ class StepReport(_Data):
     skips: Skips | None = None
 
 
-class SliceReport(_Data):
+class SliceReport(Data):
     """The rows that share a value in a column."""
 
     column: str
@@ -154,7 +156,7 @@ class SliceReport(_Data):
     fields: dict[str, Figure]
 
 
-class ControlReport(_Data):
+class ControlReport(Data):
     """The control without a language model: what it was fitted on, and how it answers each field."""
 
     rows: int
@@ -164,7 +166,7 @@ class ControlReport(_Data):
     ways: dict[str, str]
 
 
-class Requirement(_Data):
+class Requirement(Data):
     """What was asked of a figure (the point estimate, not its interval), and whether it is so."""
 
     name: str
@@ -173,14 +175,14 @@ class Requirement(_Data):
     met: bool
 
 
-class Row(_Data):
+class Row(Data):
     """A row by its line, and something said of it."""
 
     line: int
     text: str
 
 
-class Wrong(_Data):
+class Wrong(Data):
     """A row that is not wholly right: which fields and steps are wrong, with gold and what was said in its place."""
 
     row: int
@@ -193,7 +195,7 @@ class Wrong(_Data):
     steps: dict[str, dict[str, Any]]
 
 
-class Report(_Data):
+class Report(Data):
     """The whole evaluation."""
 
     schema_name: str = SCHEMA
@@ -253,6 +255,7 @@ __all__ = [
     "SCHEMA",
     "Bin",
     "Confusion",
+    "Data",
     "ControlReport",
     "FieldReport",
     "Figure",

@@ -28,6 +28,10 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being run, how many rows are done, and how many there are."""
 
 
+def silent(what: str, done: int, total: int) -> None:
+    """Tell nobody how far it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a stack or a step gave to a row: JSON data or a mark, and how sure it was of each field."""
@@ -195,4 +199,4 @@ def _whole(outcome: Outcome[Any]) -> Answer:
     return Answer(plain_data(outcome.output), dict(outcome.run.confidence or {}), run)
 
 
-__all__ = ["Alone", "Answer", "Passage", "Progress", "alone", "run_alone", "run_whole"]
+__all__ = ["Alone", "Answer", "Passage", "Progress", "alone", "run_alone", "run_whole", "silent"]
