@@ -1,4 +1,4 @@
-"""From events to statements: what each event writes, in the words of the five tables."""
+"""From events to statements: what each event writes, in the words of the tables."""
 
 from __future__ import annotations
 
@@ -180,6 +180,7 @@ class Encoder:
             "ended": event.at,
             "seconds": event.seconds,
             "error": None if event.error is None else to_json(kept.error(event.error)),
+            "said": None,  # what it said is to be indexed, again too where it went on after an end
         }
         if event.output is not None:
             content = kept.content(event.output)

@@ -1,8 +1,10 @@
 """Forgetting runs, so that their bytes are gone from the database and its log, and not only their rows.
 
-Deleting is one transaction: a run is wholly there or wholly gone. SQLite's ``secure_delete`` overwrites what is deleted
-but not the copies that lie in the unused parts of pages, nor the log; so the file is then written anew (``VACUUM``) and
-the log cut to nothing. Until that is done a table ``forgetting`` names the runs, and whoever forgets next completes it.
+Deleting is one transaction: a run is wholly there or wholly gone. In it the index for searching is merged into one
+piece, for words that were taken out of it stand in its older pieces until then. SQLite's ``secure_delete`` overwrites
+what is deleted but not the copies that lie in the unused parts of pages, nor the log; so the file is then written anew
+(``VACUUM``) and the log cut to nothing. Until that is done a table ``forgetting`` names the runs, and whoever forgets
+next completes it.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StoreError
-from .database import connect, transaction, translated
+from .database import connect, transaction, translated, understood
 from .owner import is_gone
+from .tables import FORGETTING, has_index, offers_index
+from .words import settle, take
 
 PATIENCE_SECONDS = 30.0
 """How long to wait for others who read or write."""
@@ -78,8 +82,9 @@ def forget(path: Path, runs: Sequence[str], *, patience: float = PATIENCE_SECOND
     before = _size(path)
     with translated(path), closing(connect(path, readonly=False)) as connection:
         connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
-        with transaction(connection):
+        with understood(path), transaction(connection):
             _refuse_running(connection, runs, path)
+            _refuse_unseen(connection, path)
             contents = _delete(connection, runs)
         if pending(connection):
             try:
@@ -142,16 +147,29 @@ def _refuse_running(connection: sqlite3.Connection, runs: Sequence[str], path: P
         )
 
 
+def _refuse_unseen(connection: sqlite3.Connection, path: Path) -> None:
+    """What cannot be taken out of the index is not forgotten."""
+    if has_index(connection) and not offers_index(connection):
+        raise StoreError(
+            "the words of the runs cannot be taken out of the index for searching",
+            where=str(path),
+            found=f"SQLite {sqlite3.sqlite_version} without full-text search (FTS5)",
+            hint="use a Python whose sqlite3 has it, as the one that made the index; nothing was forgotten",
+        )
+
+
 def _delete(connection: sqlite3.Connection, runs: Sequence[str]) -> int:
     """Delete within the caller's transaction; return how many contents went with them."""
     if not runs:
         return 0
-    connection.execute("CREATE TABLE IF NOT EXISTS forgetting (run TEXT PRIMARY KEY) WITHOUT ROWID")
-    connection.executemany("INSERT OR IGNORE INTO forgetting VALUES (?)", [(run,) for run in runs])
+    connection.executemany("INSERT OR IGNORE INTO forgetting (run) VALUES (?)", [(run,) for run in runs])
+    take(connection, runs)
     for part in _parts(runs):
         for sql in _OF_RUNS:
             connection.execute(sql.format(marks=", ".join("?" * len(part))), part)
-    return connection.execute(_UNUSED).rowcount
+    unused = connection.execute(_UNUSED).rowcount
+    settle(connection)
+    return unused
 
 
 def _parts(runs: Sequence[str]) -> Iterable[Sequence[str]]:
@@ -164,7 +182,9 @@ def _overwrite(connection: sqlite3.Connection, path: Path, patience: float) -> N
     connection.execute(f"PRAGMA temp_store = {'FILE' if large else 'MEMORY'}")
     connection.execute("VACUUM")
     _cut_log(connection, path, patience)
-    connection.execute("DROP TABLE forgetting")
+    with transaction(connection):
+        connection.execute("DROP TABLE forgetting")
+        connection.execute(FORGETTING)
     _cut_log(connection, path, patience)
 
 

@@ -24,6 +24,7 @@ class RunRow:
         content: what was kept of it: ``full``, ``redacted`` or ``none``.
         error: the error's code and texts, or None.
         engine: the version of fslm-core that ran it.
+        parent: the id of the run that this one was made from, or None.
     """
 
     id: str
@@ -37,6 +38,7 @@ class RunRow:
     backend: str
     engine: str
     error: dict[str, Any] | None
+    parent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,7 @@ def read_row(row: sqlite3.Row) -> RunRow:
         backend=row["backend"],
         engine=row["engine"],
         error=_json(row["error"]),
+        parent=_text(_or_none(row, "parent")),
     )
 
 
@@ -248,8 +251,11 @@ def _shadow(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredNode:
 
 def _later(row: sqlite3.Row, column: str) -> dict[str, Any]:
     """What stands in a column that a database of before does not have."""
-    found = _json(row[column]) if column in row.keys() else None  # noqa: SIM118 (a row's keys)
-    return dict(found or {})
+    return dict(_json(_or_none(row, column)) or {})
+
+
+def _or_none(row: sqlite3.Row, column: str) -> Any:
+    return row[column] if column in row.keys() else None  # noqa: SIM118 (a row's keys)
 
 
 def _attempt(row: sqlite3.Row) -> StoredAttempt:

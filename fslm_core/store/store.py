@@ -22,11 +22,18 @@ from .owner import is_gone, this_writer
 from .privacy import Key
 from .recorder import OnFailure, Recorder
 from .rows import RunRow, StoredContent, StoredRun, read_content, read_row, read_run
+from .search import Found, search
+from .tables import has_index
 from .typed import typed_row, typed_run
+from .words import catch_up, lags
 
 log = logging.getLogger("fslm.store")
 LAST = "last"
 _NEAR = 5
+_LAST_CHARACTER = "\U0010ffff"
+_BEGINNING = "SELECT * FROM runs WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
+_STORED = {"running": "status = 'running'", "interrupted": "status IN ('interrupted', 'running')"}
+"""What may stand in the file where a run is so: that its process is gone may not be written yet."""
 _INTERRUPT = "UPDATE runs SET status = 'interrupted' WHERE id = ? AND status = 'running'"
 
 
@@ -83,6 +90,7 @@ class TraceStore:
             try:
                 with translated(place), understood(place):
                     _mark_interrupted(connection)
+                _index(connection)
             except BaseException:
                 connection.close()
                 raise
@@ -115,24 +123,73 @@ class TraceStore:
                 )
         return key
 
-    def runs(self, limit: int = 20, *, stack: str | None = None, status: str | None = None) -> list[RunRow]:
+    def runs(
+        self, limit: int = 20, *, stack: str | None = None, status: str | None = None, since: float | None = None
+    ) -> list[RunRow]:
         """The newest runs, newest first.
 
         Args:
             limit: how many at most.
             stack: only runs of this stack.
-            status: only ``running``, ``succeeded``, ``failed``, ``cancelled`` or ``interrupted`` ones.
+            status: only ``running``, ``succeeded``, ``failed``, ``cancelled``, ``review`` or ``interrupted`` ones.
+            since: only runs that began since, in Unix seconds.
         """
-        sql = "SELECT * FROM runs WHERE (:stack IS NULL OR stack = :stack) ORDER BY started DESC, id DESC"
+        asked = {"stack": stack, "status": status, "since": since}
+        stored = _STORED.get(status or "", "status = :status")
+        wanted = [("stack = :stack", stack), (stored, status), ("started >= :since", since)]
+        given = [words for words, value in wanted if value is not None]
+        sql = f"SELECT * FROM runs WHERE {' AND '.join(given) or 'TRUE'} ORDER BY started DESC, id DESC"
         found: list[RunRow] = []
         with self._reading() as connection:
-            for row in connection.execute(sql, {"stack": stack}):
+            for row in connection.execute(sql, asked):
                 if len(found) >= limit:
                     break
                 run = typed_row(read_row(row))
                 if status in (None, run.status):
                     found.append(run)
         return found
+
+    def search(
+        self,
+        query: str,
+        *,
+        stack: str | None = None,
+        step: str | None = None,
+        status: str | None = None,
+        since: float | None = None,
+        limit: int = 20,
+    ) -> list[Found]:
+        """The newest messages that hold every word of the query, in runs that have ended.
+
+        A word is found in whatever case and with or without accents; words in quotation marks are found where they
+        follow each other. Nothing else in a query has a meaning. What is found is what the run's mode kept.
+
+        Args:
+            query: words, and phrases in quotation marks.
+            stack: only in runs of this stack.
+            step: only what this step said, by its whole path; ``input`` and ``output`` for those of the run.
+            status: only in runs that ended so, as for :meth:`runs`.
+            since: only what was said since, in Unix seconds.
+            limit: how many at most.
+
+        Raises:
+            UsageError: there is no word in the query.
+            StoreError: the database cannot be read, has no index yet, or this Python's SQLite cannot search.
+        """
+        if not self._readonly and not self.is_indexed():
+            with translated(self.path), closing(connect(self.path, readonly=False)) as connection:
+                _index(connection)
+        with self._reading() as connection:
+            return search(connection, query, stack=stack, step=step, status=status, since=since, limit=limit)
+
+    def is_indexed(self) -> bool:
+        """Whether every run that has ended can be searched: what is left is indexed when the store is opened to write.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        with self._reading() as connection:
+            return has_index(connection) and not lags(connection)
 
     def run(self, name: str = LAST) -> StoredRun:
         """One run whole: by its id, by the beginning of its id if that is unique, or the ``last`` one.
@@ -334,14 +391,26 @@ def _subject(connection: sqlite3.Connection, name: str) -> str:
 def _beginning(connection: sqlite3.Connection, name: str) -> list[sqlite3.Row]:
     if not name:
         return []
-    sql = "SELECT * FROM runs WHERE upper(substr(id, 1, ?)) = ? ORDER BY id LIMIT ?"
-    return connection.execute(sql, (len(name), name.upper(), _NEAR + 1)).fetchall()
+    found: dict[str, sqlite3.Row] = {}
+    for start in dict.fromkeys((name, name.upper(), name.lower())):  # ids are of one case, whichever was typed
+        rows = connection.execute(_BEGINNING, (start, start + _LAST_CHARACTER, _NEAR + 1)).fetchall()
+        found |= {row["id"]: row for row in rows}
+    return [found[run] for run in sorted(found)]
 
 
 def _unknown(name: str, recent: list[str]) -> UnknownNameError:
     error = UnknownNameError.of("run", name, recent, hint="see `fslm trace list`")
     error.expected = "one of " + ", ".join(recent[:_NEAR]) if recent else None
     return error
+
+
+def _index(connection: sqlite3.Connection) -> None:
+    """Index every run that is not, a few at a time; where that fails, runs are recorded all the same."""
+    try:
+        while catch_up(connection):
+            pass
+    except (sqlite3.Error, ValueError, TypeError) as error:
+        log.info("the index for searching is left behind: %s", type(error).__name__)
 
 
 def _mark_interrupted(connection: sqlite3.Connection) -> None:
