@@ -48,6 +48,18 @@ DELETE FROM contents WHERE id NOT IN (
     UNION SELECT output FROM runs WHERE output IS NOT NULL
 )
 """
+_OF_A_RUN = 600
+"""Bytes of a run's own row, its name elsewhere, and the indices of these."""
+_ROOM = 0.95
+"""Of the bytes that may stay: what a run takes is told from its texts alone."""
+_WEIGHTS = """
+SELECT run, sum(
+    800 + coalesce((SELECT 3 * length(json) FROM contents WHERE contents.id = content_id), 0)
+    + coalesce((SELECT sum(100 + coalesce(length(prompt), 0) + coalesce(length(raw), 0) + length(problems))
+                FROM attempts WHERE node = nodes.id), 0)
+    + coalesce((SELECT sum(length(data)) FROM blobs WHERE node = nodes.id), 0)
+) FROM nodes GROUP BY run
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,10 @@ class Forgotten:
     contents: int = 0
     bytes_before: int = 0
     bytes_after: int = 0
+
+    def and_then(self, more: Forgotten) -> Forgotten:
+        """This, and what was forgotten after it."""
+        return Forgotten(self.runs + more.runs, self.contents + more.contents, self.bytes_before, more.bytes_after)
 
 
 def forget(path: Path, runs: Sequence[str], *, patience: float = PATIENCE_SECONDS) -> Forgotten:
@@ -100,6 +116,7 @@ def select(
     older_than: float | None = None,
     keep: int | None = None,
     stack: str | None = None,
+    larger_than: int | None = None,
     now: float | None = None,
 ) -> tuple[str, ...]:
     """The runs to forget, oldest first; never one that is running.
@@ -108,6 +125,7 @@ def select(
         older_than: those that began more than so many seconds ago.
         keep: all but the newest so many.
         stack: only runs of this stack, among which ``keep`` counts too.
+        larger_than: of those, the oldest, as many as must go for the file to have no more bytes, as far as can be told.
         now: Unix seconds.
     """
     rows = connection.execute(
@@ -118,7 +136,28 @@ def select(
     if older_than is not None:
         limit = (time.time() if now is None else now) - older_than
         rows = [row for row in rows if row[4] < limit]
-    return tuple(run for run, _, status, owner, _ in reversed(rows) if not _runs(status, owner))
+    found = tuple(run for run, _, status, owner, _ in reversed(rows) if not _runs(status, owner))
+    return found if larger_than is None else _too_many(connection, found, larger_than)
+
+
+def _too_many(connection: sqlite3.Connection, runs: Sequence[str], most: int) -> tuple[str, ...]:
+    """The first of the runs whose share of the file is what is too much of it."""
+    pages, free, each = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    size = (pages - free) * each
+    if size <= most:
+        return ()
+    weights = dict(connection.execute(_WEIGHTS).fetchall())
+    whole = sum(weights.values()) + _OF_A_RUN * (len(weights) or 1)
+    left = (1 - _ROOM * most / size) * whole
+    chosen = []
+    for run in runs:
+        if left <= 0:
+            break
+        chosen.append(run)
+        left -= weights.get(run, 0) + _OF_A_RUN
+    return tuple(chosen)
 
 
 def pending(connection: sqlite3.Connection) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ..errors import StoreError, UsageError
 from .rows import read_row
 from .tables import has_index, offers_index
+from .typed import typed_row
 from .words import first_number, mark_of, moment_of, text_of
 
 _PART = re.compile(r'"([^"]*)"?|[^\s"]+')
@@ -96,6 +97,7 @@ def search(
         told.add((run.id, row["said_content"]))
         text = text_of(row["json"].decode("utf-8", "replace") if isinstance(row["json"], bytes) else row["json"])
         snippet = snippet_of(text, wanted)
+        run = typed_row(run)
         found.append(Found(run.id, run.stack, str(row["step"]), run.status, moment_of(row["number"]), snippet))
     return found
 

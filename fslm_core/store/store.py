@@ -16,24 +16,19 @@ from ..errors import StoreError, UnknownNameError, UsageError
 from .beside import Shadowed, read_inputs, read_shadowed_stages, read_shadows
 from .database import connect, transaction, translated, understood
 from .encode import Encoder
+from .finding import LAST, find, newest, subject
 from .forget import PATIENCE_SECONDS, Forgotten, forget, pending, select
 from .keep import ContentMode
 from .owner import is_gone, this_writer
 from .privacy import Key
 from .recorder import OnFailure, Recorder
-from .rows import RunRow, StoredContent, StoredRun, read_content, read_row, read_run
+from .rows import RunRow, StoredContent, StoredRun, read_content, read_run
 from .search import Found, search
 from .tables import has_index
-from .typed import typed_row, typed_run
+from .typed import typed_run
 from .words import catch_up, lags
 
 log = logging.getLogger("fslm.store")
-LAST = "last"
-_NEAR = 5
-_LAST_CHARACTER = "\U0010ffff"
-_BEGINNING = "SELECT * FROM runs WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
-_STORED = {"running": "status = 'running'", "interrupted": "status IN ('interrupted', 'running')"}
-"""What may stand in the file where a run is so: that its process is gone may not be written yet."""
 _INTERRUPT = "UPDATE runs SET status = 'interrupted' WHERE id = ? AND status = 'running'"
 
 
@@ -134,20 +129,8 @@ class TraceStore:
             status: only ``running``, ``succeeded``, ``failed``, ``cancelled``, ``review`` or ``interrupted`` ones.
             since: only runs that began since, in Unix seconds.
         """
-        asked = {"stack": stack, "status": status, "since": since}
-        stored = _STORED.get(status or "", "status = :status")
-        wanted = [("stack = :stack", stack), (stored, status), ("started >= :since", since)]
-        given = [words for words, value in wanted if value is not None]
-        sql = f"SELECT * FROM runs WHERE {' AND '.join(given) or 'TRUE'} ORDER BY started DESC, id DESC"
-        found: list[RunRow] = []
         with self._reading() as connection:
-            for row in connection.execute(sql, asked):
-                if len(found) >= limit:
-                    break
-                run = typed_row(read_row(row))
-                if status in (None, run.status):
-                    found.append(run)
-        return found
+            return newest(connection, limit, stack=stack, status=status, since=since)
 
     def search(
         self,
@@ -199,7 +182,7 @@ class TraceStore:
             StoreError: the database cannot be read.
         """
         with self._reading() as connection:
-            return typed_run(read_run(connection, _find(connection, name)))
+            return typed_run(read_run(connection, find(connection, name)))
 
     def shadows(self, stage: str) -> list[Shadowed]:
         """Every candidate that ran beside a step of this stage, newest last, with what became of the step.
@@ -271,7 +254,7 @@ class TraceStore:
         """
         with self._reading() as connection:
             gone = set(pending(connection))
-            found = [run if run in gone else _subject(connection, run) for run in runs]
+            found = [run if run in gone else subject(connection, run) for run in runs]
         return tuple(dict.fromkeys(found))
 
     def prune(
@@ -279,15 +262,17 @@ class TraceStore:
         *,
         older_than: float | None = None,
         keep: int | None = None,
+        larger_than: int | None = None,
         stack: str | None = None,
         dry_run: bool = False,
         patience: float = PATIENCE_SECONDS,
     ) -> Forgotten:
-        """Forget runs by age or by number; those that are running stay.
+        """Forget runs by age, by number or by the size of the file; those that are running stay.
 
         Args:
             older_than: forget those that began more than so many seconds ago.
             keep: forget all but the newest so many. With both, a run that either spares is kept.
+            larger_than: forget the oldest of what the other limits do not spare, until the file has no more bytes.
             stack: look at the runs of this stack only.
             dry_run: forget nothing, only say which runs it would be.
             patience: as for :meth:`forget`.
@@ -296,18 +281,24 @@ class TraceStore:
             UsageError: neither is given, or one is below zero.
             StoreError: as :meth:`forget`.
         """
-        given = [limit for limit in (older_than, keep) if limit is not None]
+        given = [limit for limit in (older_than, keep, larger_than) if limit is not None]
         if not given or min(given) < 0:
             raise UsageError(
                 "pruning needs a limit",
                 where="TraceStore.prune",
-                found=f"older_than={older_than}, keep={keep}",
-                expected="older_than seconds, or how many to keep; not below zero",
+                found=f"older_than={older_than}, keep={keep}, larger_than={larger_than}",
+                expected="older_than seconds, how many to keep, or larger_than bytes; not below zero",
                 hint="prune(older_than=30 * 86400), or prune(keep=1000)",
             )
         with self._reading() as connection:
-            runs = select(connection, older_than=older_than, keep=keep, stack=stack)
-        return Forgotten(runs) if dry_run else self.forget(runs, patience=patience)
+            runs = select(connection, older_than=older_than, keep=keep, stack=stack, larger_than=larger_than)
+        if dry_run or (larger_than is not None and not runs):
+            return Forgotten(runs)
+        done = self.forget(runs, patience=patience)
+        if larger_than is None:
+            return done
+        more = self.prune(older_than=older_than, keep=keep, larger_than=larger_than, stack=stack, patience=patience)
+        return done if not more.runs else done.and_then(more)
 
     def interrupt(self, runs: Sequence[str]) -> tuple[str, ...]:
         """Mark runs as interrupted on the word of someone who knows that nobody works on them any more.
@@ -354,54 +345,6 @@ class TraceStore:
     def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._lock, translated(self.path), understood(self.path), transaction(self._reader, write=False):
             yield self._reader
-
-
-def _find(connection: sqlite3.Connection, name: str) -> sqlite3.Row:
-    if not name.isprintable():  # no id is so, and what is no Unicode cannot be asked for at all
-        raise UnknownNameError(f"there is no run named {name[:80]!r}", where="the trace", hint="see `fslm trace list`")
-    if name == LAST:
-        found = connection.execute("SELECT * FROM runs ORDER BY started DESC, id DESC LIMIT 1").fetchall()
-    else:
-        found = connection.execute("SELECT * FROM runs WHERE id = ?", (name,)).fetchall()
-        found = found or _beginning(connection, name)
-    if len(found) == 1:
-        row: sqlite3.Row = found[0]
-        return row
-    if not found and name == LAST:
-        raise UnknownNameError(
-            "no run is in the trace yet", where="the trace", hint="run a stack first: `fslm run STACK INPUT`"
-        )
-    if found:
-        raise UnknownNameError(
-            f"several runs begin with {name!r}",
-            where="the trace",
-            expected="one of " + ", ".join(row["id"] for row in found[:_NEAR]),
-            hint="write more of the id",
-        )
-    recent = connection.execute("SELECT id FROM runs ORDER BY started DESC, id DESC LIMIT 200").fetchall()
-    raise _unknown(name, [row["id"] for row in recent])
-
-
-def _subject(connection: sqlite3.Connection, name: str) -> str:
-    """The id of the run meant, which may have no more than steps left of it."""
-    steps = connection.execute("SELECT run FROM nodes WHERE run = ? LIMIT 1", (name,)).fetchone()
-    return str(steps[0] if steps else _find(connection, name)["id"])
-
-
-def _beginning(connection: sqlite3.Connection, name: str) -> list[sqlite3.Row]:
-    if not name:
-        return []
-    found: dict[str, sqlite3.Row] = {}
-    for start in dict.fromkeys((name, name.upper(), name.lower())):  # ids are of one case, whichever was typed
-        rows = connection.execute(_BEGINNING, (start, start + _LAST_CHARACTER, _NEAR + 1)).fetchall()
-        found |= {row["id"]: row for row in rows}
-    return [found[run] for run in sorted(found)]
-
-
-def _unknown(name: str, recent: list[str]) -> UnknownNameError:
-    error = UnknownNameError.of("run", name, recent, hint="see `fslm trace list`")
-    error.expected = "one of " + ", ".join(recent[:_NEAR]) if recent else None
-    return error
 
 
 def _index(connection: sqlite3.Connection) -> None:

@@ -30,8 +30,8 @@ RUNS_AT_ONCE = 64
 """Runs that are indexed in one transaction: other writers wait a hundredth of a second or so."""
 _SLOT = 4096
 """Messages of one millisecond that are told apart before the next one's numbers are used."""
-_LAST_MOMENT = 1 << 50
-"""Milliseconds: any later time, which only damage gives, counts as this one."""
+_LAST_MOMENT = 253_370_764_800_000
+"""Milliseconds, with the year 9999: any later time, which only damage gives, counts as this one."""
 _UNSAID = """
 SELECT id, stack, started, ended, input, output, content FROM runs
 WHERE said IS NULL AND status != 'running' ORDER BY started, id LIMIT ?
