@@ -6,6 +6,7 @@ import json
 import threading
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from ..events import (
@@ -30,6 +31,7 @@ _WINDOW = 12
 _MAX_UNPACKED = 64 << 20
 """Bytes of one attempt's arrays."""
 _BARE = Origin(stage="")
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class Encoder:
@@ -303,9 +305,14 @@ def _usage(usage: Usage) -> str:
 
 
 def _insert(verb: str, table: str, row: Mapping[str, Value]) -> Statement:
-    marks = ", ".join("?" * len(row))
-    values = tuple(to_database(v) if isinstance(v, str) else v for v in row.values())
-    return f"{verb} INTO {table} ({', '.join(row)}) VALUES ({marks})", values
+    values = tuple([to_database(v) if isinstance(v, str) else v for v in row.values()])
+    return _insertion(verb, table, tuple(row)), values
+
+
+@lru_cache(maxsize=64)
+def _insertion(verb: str, table: str, columns: tuple[str, ...]) -> str:
+    marks = ", ".join("?" * len(columns))
+    return f"{verb} INTO {table} ({', '.join(columns)}) VALUES ({marks})"
 
 
 def _if_there(run: str, statement: Statement) -> Statement:
@@ -317,6 +324,8 @@ def _if_there(run: str, statement: Statement) -> Statement:
 
 def to_database(text: str) -> str | bytes:
     """Text as sqlite takes it: a lone surrogate is no UTF-8, and such text goes in as bytes."""
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -326,7 +335,7 @@ def to_database(text: str) -> str | bytes:
 
 def to_json(data: object) -> str:
     """Compact JSON."""
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return _COMPACT.encode(data)
 
 
 def _or_none(data: object) -> str | None:

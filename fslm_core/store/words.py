@@ -19,6 +19,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..message import CANDIDATE
 from ..prompt import REDACTED
@@ -120,6 +121,7 @@ def text_of(content: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", " ")
 
 
+@lru_cache(maxsize=1024)
 def mark_of(kind: str, name: str) -> str:
     """A stack's or a step's name as one word of the index, whatever stands in it."""
     return kind + hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
