@@ -22,6 +22,7 @@ from ..store import Forgotten, TraceStore
 from . import screen
 from .amounts import bytes_of, moment_of, seconds_of
 from .confirm import confirm_forgetting
+from .exchange import export, import_
 from .session import session_of
 
 RunStatus = Literal["running", "succeeded", "failed", "cancelled", "review", "interrupted"]
@@ -227,6 +228,10 @@ def interrupt(
     with _writing(ctx) as store:
         marked = store.interrupt(runs)
     screen.say(f"{_count(len(marked))} marked as interrupted")
+
+
+app.command("export")(export)
+app.command("import")(import_)
 
 
 def _forget(

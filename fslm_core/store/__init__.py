@@ -11,7 +11,9 @@
 """
 
 from .beside import Shadowed
+from .exporting import Exported
 from .forget import Forgotten
+from .importing import Imported
 from .keep import ContentMode
 from .marks import marks_of, unmarked
 from .recorder import OnFailure, Recorder, concerns_all
@@ -23,8 +25,10 @@ from .store import TraceStore
 
 __all__ = [
     "ContentMode",
+    "Exported",
     "Forgotten",
     "Found",
+    "Imported",
     "OnFailure",
     "Recorder",
     "Redactor",

@@ -40,6 +40,14 @@ def newest(
     return found
 
 
+def ids(connection: sqlite3.Connection, *, stack: str | None = None, since: float | None = None) -> tuple[str, ...]:
+    """The ids of all runs, the oldest first: of a stack, or begun since a moment."""
+    wanted = [("stack = :stack", stack), ("started >= :since", since)]
+    given = " AND ".join(words for words, value in wanted if value is not None) or "TRUE"
+    sql = f"SELECT id FROM runs WHERE {given} ORDER BY started, id"
+    return tuple(str(row[0]) for row in connection.execute(sql, {"stack": stack, "since": since}))
+
+
 def find(connection: sqlite3.Connection, name: str) -> sqlite3.Row:
     """The row of the run that has this id, whose id alone begins so, or that is the ``last``.
 
@@ -93,4 +101,4 @@ def _unknown(name: str, recent: list[str]) -> UnknownNameError:
     return error
 
 
-__all__ = ["LAST", "find", "newest", "subject"]
+__all__ = ["LAST", "find", "ids", "newest", "subject"]

@@ -11,25 +11,28 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from ..errors import StoreError, UnknownNameError, UsageError
 from .beside import Shadowed, read_inputs, read_shadowed_stages, read_shadows
 from .database import connect, transaction, translated, understood
 from .encode import Encoder
-from .finding import LAST, find, newest, subject
+from .exporting import Exported, line_of, write_lines
+from .finding import LAST, find, ids, newest, subject
 from .forget import PATIENCE_SECONDS, Forgotten, forget, pending, select
+from .importing import Imported, import_file
+from .interrupting import INTERRUPT, mark_interrupted
 from .keep import ContentMode
-from .owner import is_gone, this_writer
+from .owner import this_writer
 from .privacy import Key
 from .recorder import OnFailure, Recorder
 from .rows import RunRow, StoredContent, StoredRun, read_content, read_run
 from .search import Found, search
 from .tables import has_index
 from .typed import typed_run
-from .words import catch_up, lags
+from .words import index_all, lags
 
 log = logging.getLogger("fslm.store")
-_INTERRUPT = "UPDATE runs SET status = 'interrupted' WHERE id = ? AND status = 'running'"
 
 
 class TraceStore:
@@ -84,8 +87,8 @@ class TraceStore:
         if not readonly:
             try:
                 with translated(place), understood(place):
-                    _mark_interrupted(connection)
-                _index(connection)
+                    mark_interrupted(connection)
+                index_all(connection)
             except BaseException:
                 connection.close()
                 raise
@@ -161,7 +164,7 @@ class TraceStore:
         """
         if not self._readonly and not self.is_indexed():
             with translated(self.path), closing(connect(self.path, readonly=False)) as connection:
-                _index(connection)
+                index_all(connection)
         with self._reading() as connection:
             return search(connection, query, stack=stack, step=step, status=status, since=since, limit=limit)
 
@@ -241,9 +244,7 @@ class TraceStore:
                 file could not be written anew: the text says what is done and what is not.
         """
         if self._readonly:
-            raise StoreError(
-                "the trace was opened to read only", where=str(self.path), hint="TraceStore.open(…, readonly=False)"
-            )
+            raise self._only_read()
         return forget(self.path, self.named(runs), patience=patience)
 
     def named(self, runs: Sequence[str]) -> tuple[str, ...]:
@@ -300,6 +301,60 @@ class TraceStore:
         more = self.prune(older_than=older_than, keep=keep, larger_than=larger_than, stack=stack, patience=patience)
         return done if not more.runs else done.and_then(more)
 
+    def export_runs(
+        self, out: Path | str, runs: Sequence[str] = (), *, stack: str | None = None, since: float | None = None
+    ) -> Exported:
+        """Write runs to a file, whole, one a line of JSON (see :mod:`.exporting`); a run under way is left out.
+
+        The file is there whole or not at all, for its owner alone.
+
+        Args:
+            out: the file; what is there goes.
+            runs: each named as for :meth:`run`; without any, all that the other arguments leave, oldest first.
+            stack: only runs of this stack.
+            since: only runs that began since, in Unix seconds.
+
+        Raises:
+            UnknownNameError: no such run, or several.
+            StoreError: the database cannot be read, or the file cannot be written.
+        """
+        if runs:
+            named = self.named(runs)
+        else:
+            with self._reading() as connection:
+                named = ids(connection, stack=stack, since=since)
+
+        def lines() -> Iterator[dict[str, Any]]:
+            for run in named:
+                with self._reading() as connection:  # one by one: a long export keeps nobody waiting
+                    line = line_of(connection, run)
+                if line is not None:
+                    yield line
+
+        return write_lines(Path(out), lines())
+
+    def import_runs(self, source: Path | str) -> Imported:
+        """Take in the runs of an export, or of another trace database: an id that is there is the same run.
+
+        A run that is there already is passed over, so the same call completes an import that was cut short; one that
+        is there with other contents is left out and named.
+
+        Raises:
+            StoreError: the source cannot be read or is no export (the runs before what is wrong are there then), this
+                store was opened to read only, or it cannot be written.
+        """
+        if self._readonly:
+            raise self._only_read()
+        done = import_file(self.path, Path(source))
+        with translated(self.path), closing(connect(self.path, readonly=False)) as connection:
+            index_all(connection)
+        return done
+
+    def _only_read(self) -> StoreError:
+        return StoreError(
+            "the trace was opened to read only", where=str(self.path), hint="TraceStore.open(…, readonly=False)"
+        )
+
     def interrupt(self, runs: Sequence[str]) -> tuple[str, ...]:
         """Mark runs as interrupted on the word of someone who knows that nobody works on them any more.
 
@@ -318,7 +373,7 @@ class TraceStore:
         """
         named = self.named(runs)
         with translated(self.path), closing(connect(self.path, readonly=False)) as connection, transaction(connection):
-            marked = [run for run in named if connection.execute(_INTERRUPT, (run,)).rowcount]
+            marked = [run for run in named if connection.execute(INTERRUPT, (run,)).rowcount]
         return tuple(marked)
 
     def pending(self) -> int:
@@ -345,24 +400,6 @@ class TraceStore:
     def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._lock, translated(self.path), understood(self.path), transaction(self._reader, write=False):
             yield self._reader
-
-
-def _index(connection: sqlite3.Connection) -> None:
-    """Index every run that is not, a few at a time; where that fails, runs are recorded all the same."""
-    try:
-        while catch_up(connection):
-            pass
-    except (sqlite3.Error, ValueError, TypeError) as error:
-        log.info("the index for searching is left behind: %s", type(error).__name__)
-
-
-def _mark_interrupted(connection: sqlite3.Connection) -> None:
-    """A run whose process is gone will never end."""
-    rows = connection.execute("SELECT id, owner FROM runs WHERE status = 'running'").fetchall()
-    lost = [(run,) for run, owner in rows if is_gone(owner)]
-    if lost:
-        with transaction(connection):
-            connection.executemany(_INTERRUPT, lost)
 
 
 @cache

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from ..stack import INPUT, OUTPUT
 from .database import transaction
 from .tables import has_index, offers_index
 
+log = logging.getLogger("fslm.store")
 RUNS_AT_ONCE = 64
 """Runs that are indexed in one transaction: other writers wait a hundredth of a second or so."""
 _SLOT = 4096
@@ -71,6 +73,15 @@ def catch_up(connection: sqlite3.Connection, *, runs: int = RUNS_AT_ONCE) -> int
         _add(connection, messages)
         connection.executemany("UPDATE runs SET said = 1 WHERE id = ?", [(row[0],) for row in rows])
     return len(rows)
+
+
+def index_all(connection: sqlite3.Connection) -> None:
+    """Index every run that is not, a few at a time; where that fails, runs are recorded all the same."""
+    try:
+        while catch_up(connection):
+            pass
+    except (sqlite3.Error, ValueError, TypeError) as error:
+        log.info("the index for searching is left behind: %s", type(error).__name__)
 
 
 def take(connection: sqlite3.Connection, runs: Iterable[str]) -> None:
@@ -214,6 +225,7 @@ __all__ = [
     "RUNS_AT_ONCE",
     "catch_up",
     "first_number",
+    "index_all",
     "lags",
     "mark_of",
     "moment_of",

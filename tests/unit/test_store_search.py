@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from fslm_core.errors import StoreError, UsageError
 from fslm_core.events import MessageEmitted, RunFinished, RunStarted
 from fslm_core.message import Message, Origin, node_id
-from fslm_core.schema import content_id
+from fslm_core.schema import canonical, content_id, schema_id_of
 from fslm_core.store import ContentMode, Found, TraceStore, words
 from fslm_core.store.database import connect
 from fslm_core.store.search import parts_of, snippet_of
@@ -281,7 +281,8 @@ def old_database(path: Path, later: str, count: int = 150) -> list[str]:
 def old_run(raw: sqlite3.Connection, run: str, at: float, text: str) -> None:
     letter, answer = Letter(text=text), Answer(reply=f"we thank {run}")
     for content in (letter, answer):
-        values = (content_id(content), "s", type(content).__name__, "full", content.model_dump_json())
+        kind = type(content)
+        values = (content_id(content), schema_id_of(kind), kind.__name__, "full", canonical(content))
         raw.execute("INSERT OR IGNORE INTO contents (id, schema_id, model, kind, json) VALUES (?, ?, ?, ?, ?)", values)
     raw.execute(
         "INSERT INTO runs (id, stack, status, started, ended, seconds, seed, input, output, engine, backend,"
