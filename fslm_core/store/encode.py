@@ -52,6 +52,8 @@ class Encoder:
         self._keepers: dict[str, Keeper] = {}
         self._beside: dict[str, set[str]] = {}
         """Candidates that are to be told yet, by run: what is sensitive in a run is known as long as there are any."""
+        self._failing: set[str] = set()
+        """Runs that have told of a failed try."""
         self._lock = threading.Lock()
 
     def encode(self, event: Event) -> list[Statement]:
@@ -74,6 +76,7 @@ class Encoder:
             case RunFinished():
                 statements = self._finished(event, self._keeper(event.run))
                 with self._lock:
+                    self._failing.discard(event.run)
                     if event.run not in self._beside:
                         self._keepers.pop(event.run, None)
                 return statements
@@ -125,10 +128,12 @@ class Encoder:
             "seconds": message.usage.seconds,
         }
         tries = _attempts(message, kept, content)
-        return [*_forget_failures(row), _content(content), _insert("INSERT OR REPLACE", "nodes", row), *tries]
+        failures = _forget_failures(row) if event.run in self._failing else ()
+        return [*failures, _content(content), _insert("INSERT OR REPLACE", "nodes", row), *tries]
 
     def _failed(self, event: AttemptFailed, kept: Keeper) -> list[Statement]:
         kept.see(event.origin, failed=True)
+        self._failing.add(event.run)
         row = {
             **_node(event.run, event.node_id, event.step, event.parents, event.started),
             **_made_by(event.origin),
