@@ -20,7 +20,10 @@ _DIFFERENT = 1
 
 def export(
     ctx: typer.Context,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.jsonl", help="Where to; what is there goes.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="FILE", help="Ends in .jsonl or .parquet; what is there goes."),
+    ],
     runs: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN…]", help="Ids of runs, their beginnings, or 'last'.")
     ] = None,
@@ -32,6 +35,8 @@ def export(
 ) -> None:
     """Write runs to a file, whole, one a line of JSON, for `fslm trace import` or any other program.
 
+    Where the name ends in .parquet, tables for analysis: one of messages, and beside it, in FILE-runs.parquet, of runs.
+
     Without runs it is all that --stack and --since leave. A run that is under way is left out. The file is there whole
     or not at all, readable for its owner alone; what a run's mode did not keep is not in it either.
     """
@@ -41,12 +46,12 @@ def export(
             where="fslm trace export",
             hint="leave out the names, or the options",
         )
-    if out.suffix != ".jsonl":
+    if out.suffix not in (".jsonl", ".parquet"):
         raise UsageError(
             "the export's name does not say its format",
             where="--out",
             found=out.name,
-            expected="a name that ends in .jsonl",
+            expected="a name that ends in .jsonl or .parquet",
             hint="fslm trace export --out runs.jsonl",
         )
     moment = None if since is None else moment_of(since, "--since")

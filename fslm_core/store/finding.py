@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 
 from ..errors import UnknownNameError
-from .rows import RunRow, read_row
-from .typed import typed_row
+from .rows import RunRow, StoredRun, read_row, read_run
+from .typed import typed_row, typed_run
 
 LAST = "last"
 _NEAR = 5
@@ -79,6 +79,13 @@ def find(connection: sqlite3.Connection, name: str) -> sqlite3.Row:
     raise _unknown(name, [row["id"] for row in recent])
 
 
+def ended(connection: sqlite3.Connection, run: str) -> StoredRun | None:
+    """A run whole; None where it is not there, or is under way."""
+    row = connection.execute("SELECT * FROM runs WHERE id = ?", (run,)).fetchone()
+    found = None if row is None else typed_run(read_run(connection, row))
+    return None if found is None or found.row.status == "running" else found
+
+
 def subject(connection: sqlite3.Connection, name: str) -> str:
     """The id of the run meant, which may have no more than steps left of it."""
     steps = connection.execute("SELECT run FROM nodes WHERE run = ? LIMIT 1", (name,)).fetchone()
@@ -101,4 +108,4 @@ def _unknown(name: str, recent: list[str]) -> UnknownNameError:
     return error
 
 
-__all__ = ["LAST", "find", "ids", "newest", "subject"]
+__all__ = ["LAST", "ended", "find", "ids", "newest", "subject"]

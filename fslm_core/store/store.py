@@ -5,25 +5,26 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TypeVar
 
 from ..errors import StoreError, UnknownNameError, UsageError
 from .beside import Shadowed, read_inputs, read_shadowed_stages, read_shadows
 from .database import connect, transaction, translated, understood
 from .encode import Encoder
 from .exporting import Exported, line_of, write_lines
-from .finding import LAST, find, ids, newest, subject
+from .finding import LAST, ended, find, ids, newest, subject
 from .forget import PATIENCE_SECONDS, Forgotten, forget, pending, select
 from .importing import Imported, import_file
 from .interrupting import INTERRUPT, mark_interrupted
 from .keep import ContentMode
 from .owner import this_writer
+from .parquet import write_tables
 from .privacy import Key
 from .recorder import OnFailure, Recorder
 from .rows import RunRow, StoredContent, StoredRun, read_content, read_run
@@ -33,6 +34,7 @@ from .typed import typed_run
 from .words import index_all, lags
 
 log = logging.getLogger("fslm.store")
+T = TypeVar("T")
 
 
 class TraceStore:
@@ -306,7 +308,8 @@ class TraceStore:
     ) -> Exported:
         """Write runs to a file, whole, one a line of JSON (see :mod:`.exporting`); a run under way is left out.
 
-        The file is there whole or not at all, for its owner alone.
+        A file whose name ends in ``.parquet`` gets a flat table of messages, and one of runs beside it (see
+        :mod:`.parquet`). Files are there whole or not at all, for their owner alone.
 
         Args:
             out: the file; what is there goes.
@@ -317,6 +320,7 @@ class TraceStore:
         Raises:
             UnknownNameError: no such run, or several.
             StoreError: the database cannot be read, or the file cannot be written.
+            MissingExtraError: Parquet is wanted and pyarrow is not installed.
         """
         if runs:
             named = self.named(runs)
@@ -324,14 +328,16 @@ class TraceStore:
             with self._reading() as connection:
                 named = ids(connection, stack=stack, since=since)
 
-        def lines() -> Iterator[dict[str, Any]]:
+        def each(read: Callable[[sqlite3.Connection, str], T | None]) -> Iterator[T]:
             for run in named:
                 with self._reading() as connection:  # one by one: a long export keeps nobody waiting
-                    line = line_of(connection, run)
-                if line is not None:
-                    yield line
+                    found = read(connection, run)
+                if found is not None:
+                    yield found
 
-        return write_lines(Path(out), lines())
+        if Path(out).suffix == ".parquet":
+            return write_tables(Path(out), each(ended))
+        return write_lines(Path(out), each(line_of))
 
     def import_runs(self, source: Path | str) -> Imported:
         """Take in the runs of an export, or of another trace database: an id that is there is the same run.

@@ -186,6 +186,12 @@ def questions(store: TraceStore, script: Script, runs: int, chance: random.Rando
     }
 
 
+def counted(path: Path) -> int:
+    """The runs in the store, which are numbered from nought."""
+    with closing(connect(path, readonly=True)) as connection:
+        return int(connection.execute("SELECT count(*) FROM runs").fetchone()[0])
+
+
 def ask(question: Callable[[], Any], times: int) -> Json:
     """The median and the slowest of so many askings, after one that is not counted."""
     question()
@@ -256,9 +262,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found["questions"] = {name: ask(question, asked.times) for name, question in asking.items()}
     found["recorded"] = []
     with TraceStore.open(path, content="full") as store:
-        first = 2 * runs + int(time.time()) * 1_000
-        for place, clients in enumerate(asked.clients):
-            recorded = record(store, script, first + place * asked.record, asked.record, clients)
+        for clients in asked.clients:
+            recorded = record(store, script, counted(path), asked.record, clients)
             found["recorded"].append(asyncio.run(recorded))
     show(found)
     if asked.json:

@@ -43,10 +43,11 @@ def rich(store: TraceStore, run: str, at: float, text: str = "a letter", stack: 
     tokens = TokenTrace((1, 2), ("a", "b\ud800"), (float("-inf"), -0.1), (True, False))
     prompt = Prompt((Span("Answer: \ud800", "user"), Span(text, "user", False, "text")))
     bad = Attempt(0, prompt, '{"re', (Problem("json", "cut off", "reply", "fslm-post"),), usage=Usage(output=2))
-    good = Attempt(1, prompt, '{"reply":"b"}', usage=Usage(10, 4, seconds=0.1), tokens=tokens, truncated=2)
+    spent = Usage(prompt=10, output=4, seconds=0.1)
+    good = Attempt(1, prompt, '{"reply":"b"}', usage=spent, tokens=tokens, truncated=2)
     letter, answer = Letter(text=text, sender="Zebedee"), Answer(reply=f"to {run}, dear Zebedee")
     sent = message(
-        run, "answer", answer, attempts=(bad, good), usage=good.usage, confidence={"reply": 0.1 + 0.2}, work_key="w",
+        run, "answer", answer, attempts=(bad, good), usage=spent, confidence={"reply": 0.1 + 0.2}, work_key="w",
         narrowed={"enum": ["a", "b"]}, abstained=("reply",), alternatives={"reply": (("x", 0.25),)},
     )  # fmt: skip
     shadow = message(run, "answer", Answer(reply="beside"))
