@@ -9,30 +9,25 @@ from __future__ import annotations
 import re
 import sqlite3
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import StoreError, UsageError
 from .rows import read_row
 from .tables import has_index, offers_index
 from .typed import typed_row
-from .words import first_number, mark_of, moment_of, text_of
+from .words import PLACES, first_number, mark_of, moment_of, text_of
 
 _PART = re.compile(r'"([^"]*)"?|[^\s"]+')
 _AROUND = 60
 """Characters of a snippet on each side of what was found."""
-_FEW_RUNS = 400
-"""Where no more runs have a status, their messages are looked at one by one."""
 _SELECT = """
 SELECT said.id AS number, said.step, said.content AS said_content, contents.json, runs.*
-FROM {source} CROSS JOIN said CROSS JOIN runs CROSS JOIN contents
-WHERE {match} AND runs.id = said.run AND contents.id = said.content
-ORDER BY {number} DESC
+FROM words CROSS JOIN said CROSS JOIN runs CROSS JOIN contents
+WHERE words MATCH :query AND words.rowid >= :since AND said.id = words.rowid
+    AND runs.id = said.run AND contents.id = said.content
+ORDER BY words.rowid DESC
 """
-_ALL = _SELECT.format(
-    source="words", match="words MATCH :query AND words.rowid >= :since AND said.id = words.rowid", number="words.rowid"
-)
-_ONE = "SELECT 1 FROM words WHERE words MATCH :query AND rowid = :number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +76,12 @@ def search(
         )
     require_index(connection)
     asked = {
-        "query": _expression(wanted, stack, step),
+        "query": _expression(wanted, (stack, status, step)),
         "since": 0 if since is None else first_number(since),
     }
     found: list[Found] = []
     told: set[tuple[str, str]] = set()
-    for row in _rows(connection, asked, status):
+    for row in connection.execute(_SELECT, asked):
         if len(found) >= limit:
             break
         run = read_row(row)
@@ -144,35 +139,11 @@ def snippet_of(text: str, wanted: Sequence[str]) -> str:
     return f"{'…' if start else ''}{piece}{'…' if end < len(text) else ''}"
 
 
-def _expression(wanted: Sequence[str], stack: str | None, step: str | None) -> str:
+def _expression(wanted: Sequence[str], places: Sequence[str | None]) -> str:
     """In FTS5's language, every part a phrase in quotation marks, within which nothing but those means anything."""
     words = " AND ".join(f'"{part}"' for part in wanted)
-    marks = [mark_of(kind, name) for kind, name in (("s", stack), ("t", step)) if name is not None]
+    marks = [mark_of(kind, name) for kind, name in zip(PLACES, places, strict=True) if name is not None]
     return " AND ".join([f"text : ({words})", *(f'place : "{mark}"' for mark in marks)])
-
-
-def _rows(connection: sqlite3.Connection, asked: dict[str, object], status: str | None) -> Iterator[sqlite3.Row]:
-    few = [] if status is None else _few_runs(connection, status)
-    if status is None or few is None:
-        yield from connection.execute(_ALL, asked)
-        return
-    numbers = [
-        number
-        for run in few
-        for (number,) in connection.execute("SELECT id FROM said WHERE run = ? AND id >= ?", (run, asked["since"]))
-    ]
-    one = _SELECT.format(source="(SELECT 1)", match="said.id = :number", number="said.id")
-    for number in sorted(numbers, reverse=True):
-        if connection.execute(_ONE, {**asked, "number": number}).fetchone() is not None:
-            yield from connection.execute(one, {"number": number})
-
-
-def _few_runs(connection: sqlite3.Connection, status: str) -> list[str] | None:
-    """The runs of a status, if they are few."""
-    stored = ("running", "interrupted") if status in ("running", "interrupted") else (status, status)
-    sql = "SELECT id FROM runs WHERE status IN (?, ?) LIMIT ?"
-    rows = connection.execute(sql, (*stored, _FEW_RUNS + 1)).fetchall()
-    return None if len(rows) > _FEW_RUNS else [row[0] for row in rows]
 
 
 def _folded(text: str) -> tuple[str, list[int]]:

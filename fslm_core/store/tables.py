@@ -52,9 +52,13 @@ CREATE TABLE blobs (
 ) WITHOUT ROWID;
 """
 FORGETTING = "CREATE TABLE forgetting (run TEXT PRIMARY KEY, words INTEGER) WITHOUT ROWID"
+_SAID = (
+    "CREATE TABLE said (id INTEGER PRIMARY KEY, run TEXT NOT NULL, step TEXT NOT NULL, status TEXT NOT NULL,"
+    " content TEXT NOT NULL)"
+)
 _LATER = {"nodes": ("compared TEXT", "doubt TEXT"), "runs": ("parent TEXT", "edits TEXT", "said INTEGER")}
 _LATER_TABLES = {
-    "said": "CREATE TABLE said (id INTEGER PRIMARY KEY, run TEXT NOT NULL, step TEXT NOT NULL, content TEXT NOT NULL)",
+    "said": _SAID,
     "said_run": "CREATE INDEX said_run ON said (run)",
     "runs_unsaid": "CREATE INDEX runs_unsaid ON runs (started, id) WHERE said IS NULL",
     "runs_status": "CREATE INDEX runs_status ON runs (status, started, id, stack)",

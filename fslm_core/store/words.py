@@ -31,12 +31,14 @@ from .tables import has_index, offers_index
 log = logging.getLogger("fslm.store")
 RUNS_AT_ONCE = 64
 """Runs that are indexed in one transaction: other writers wait a hundredth of a second or so."""
+PLACES = ("s", "u", "t")
+"""Before the names of stacks, statuses and steps."""
 _SLOT = 4096
 """Messages of one millisecond that are told apart before the next one's numbers are used."""
 _LAST_MOMENT = 253_370_764_800_000
 """Milliseconds, with the year 9999: any later time, which only damage gives, counts as this one."""
 _UNSAID = """
-SELECT id, stack, started, ended, input, output, content FROM runs
+SELECT id, stack, status, started, ended, input, output, content FROM runs
 WHERE said IS NULL AND status != 'running' ORDER BY started, id LIMIT ?
 """
 _NODES = "SELECT step, started, content_id FROM nodes WHERE run = ? AND content_id IS NOT NULL ORDER BY seq"
@@ -49,6 +51,7 @@ class _Message:
     at: float
     run: str
     stack: str
+    status: str
     step: str
     content: str
 
@@ -93,15 +96,17 @@ def take(connection: sqlite3.Connection, runs: Iterable[str]) -> None:
         return
     for run in runs:
         rows = connection.execute(
-            "SELECT said.id, contents.json, runs.stack, said.step FROM said"
+            "SELECT said.id, contents.json, runs.stack, said.status, said.step FROM said"
             " LEFT JOIN contents ON contents.id = said.content LEFT JOIN runs ON runs.id = said.run"
             " WHERE said.run = ? ORDER BY said.id",
             (run,),
         ).fetchall()
-        if any(json_text is None or stack is None for _, json_text, stack, _ in rows):
+        if any(json_text is None or stack is None for _, json_text, stack, _, _ in rows):
             empty(connection)
             return
-        gone = [(number, text_of(_text(found)), _place(stack, step)) for number, found, stack, step in rows]
+        gone = [
+            (number, text_of(_text(found)), _place(stack, status, step)) for number, found, stack, status, step in rows
+        ]
         connection.executemany(_TAKE, gone)
         connection.execute("DELETE FROM said WHERE run = ?", (run,))
 
@@ -134,7 +139,7 @@ def text_of(content: str) -> str:
 
 @lru_cache(maxsize=1024)
 def mark_of(kind: str, name: str) -> str:
-    """A stack's or a step's name as one word of the index, whatever stands in it."""
+    """A name as one word of the index, whatever stands in it; ``kind`` is one of :data:`PLACES`."""
     return kind + hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
@@ -166,6 +171,7 @@ def _of_run(
     connection: sqlite3.Connection,
     run: str,
     stack: str,
+    status: str,
     started: float,
     ended: float | None,
     given: str | None,
@@ -177,13 +183,13 @@ def _of_run(
         return
     said = set()
     if given is not None:
-        yield _Message(started, run, stack, INPUT, given)
+        yield _Message(started, run, stack, status, INPUT, given)
     for step, at, content in connection.execute(_NODES, (run,)):
         if not step.endswith(CANDIDATE):  # it may end after its run
             said.add(content)
-            yield _Message(at or started, run, stack, step, content)
+            yield _Message(at or started, run, stack, status, step, content)
     if output is not None and output not in said:
-        yield _Message(ended or started, run, stack, OUTPUT, output)
+        yield _Message(ended or started, run, stack, status, OUTPUT, output)
 
 
 def _add(connection: sqlite3.Connection, messages: Sequence[_Message]) -> None:
@@ -193,9 +199,9 @@ def _add(connection: sqlite3.Connection, messages: Sequence[_Message]) -> None:
         text = "" if found is None else text_of(_text(found[0]))
         if text.strip():
             number = _free(connection, first_number(float(message.at)))
-            row = (number, message.run, message.step, message.content)
-            connection.execute("INSERT INTO said (id, run, step, content) VALUES (?, ?, ?, ?)", row)
-            connection.execute(_ADD, (number, text, _place(message.stack, message.step)))
+            row = (number, message.run, message.step, message.status, message.content)
+            connection.execute("INSERT INTO said (id, run, step, status, content) VALUES (?, ?, ?, ?, ?)", row)
+            connection.execute(_ADD, (number, text, _place(message.stack, message.status, message.step)))
 
 
 def _free(connection: sqlite3.Connection, first: int) -> int:
@@ -209,8 +215,9 @@ def _free(connection: sqlite3.Connection, first: int) -> int:
         first += _SLOT
 
 
-def _place(stack: str, step: str) -> str:
-    return f"{mark_of('s', _text(stack))} {mark_of('t', _text(step))}"
+def _place(stack: str, status: str, step: str) -> str:
+    """Where a message stands, as words of the index: filters are looked up as words are."""
+    return " ".join(mark_of(kind, _text(name)) for kind, name in zip(PLACES, (stack, status, step), strict=True))
 
 
 def _is_said(connection: sqlite3.Connection, run: str) -> bool:
@@ -222,6 +229,7 @@ def _text(value: str | bytes) -> str:
 
 
 __all__ = [
+    "PLACES",
     "RUNS_AT_ONCE",
     "catch_up",
     "first_number",

@@ -114,16 +114,6 @@ def test_what_is_found_can_be_narrowed_by_stack_step_status_and_time(store: Trac
     assert store.search("word", step="answe") == store.search("word", since=float("inf")) == []
 
 
-def test_where_many_runs_have_a_status_the_words_are_looked_up_first(
-    store: TraceStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number in range(9):
-        tell(store, f"R{number}", "a word", float(number), status="failed" if number % 2 else "succeeded")
-    few = store.search("word", status="failed", step="input")
-    monkeypatch.setattr("fslm_core.store.search._FEW_RUNS", 2)
-    assert store.search("word", status="failed", step="input") == few != []
-
-
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     query=st.text(st.characters(codec=None, exclude_categories=()), max_size=30)
@@ -169,11 +159,15 @@ def test_a_run_that_goes_on_after_it_was_given_up_is_found_whole(store: TraceSto
     tell(store, "R1", "given up", 1.0, end=False)
     store.recorder().flush()
     store.interrupt(["R1"])
-    assert told(store.search("given")) == [("R1", "input")]
+    assert told(store.search("given", status="interrupted")) == [("R1", "input")]
     again = Answer(reply="there after all")
     store.recorder().record_sync(MessageEmitted("R1", message("R1", "more", again)))
     store.recorder().record_sync(RunFinished("R1", "post", "succeeded", 2.0, 1.0))
     assert told(store.search("given")) == [("R1", "input")] and told(store.search("after")) == [("R1", "more")]
+    assert store.search("given", status="interrupted") == []
+    assert told(store.search("given", status="succeeded")) == [("R1", "input")]
+    store.forget(["R1"])
+    assert indexed(store.path) == set()
 
 
 @pytest.mark.parametrize("mode", ["redacted", "none"])
