@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from datetime import datetime
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
 
-from ..errors import UnknownNameError, UsageError
-from ..explain.difference import compare_runs, compare_sets
-from ..explain.difference_drawn import drawn as runs_drawn
-from ..explain.difference_drawn import set_drawn, set_to_json
-from ..explain.difference_drawn import to_json as diff_json
+from ..errors import StoreError, UnknownNameError, UsageError
+from ..explain.found import drawn as found_drawn
 from ..explain.profile import drawn as profiled
 from ..explain.profile import of_stored
 from ..explain.shadow import compare
@@ -24,7 +20,10 @@ from ..explain.show import runs_table, to_json
 from ..explain.show import show as drawn
 from ..store import Forgotten, TraceStore
 from . import screen
+from .amounts import bytes_of, moment_of, seconds_of
 from .confirm import confirm_forgetting
+from .diff import diff
+from .exchange import export, import_
 from .replay import replay
 from .session import session_of
 
@@ -34,8 +33,9 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Look at what was kept of earlier runs, or forget it."
 )
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-
+Since = Annotated[
+    str | None, typer.Option(metavar="WHEN", help="Only what began since: an age (2d, 12h), a day or a time of it.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where nobody can be asked.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -46,11 +46,13 @@ def list_(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many, the newest first.")] = 20,
     stack: Annotated[str | None, typer.Option(help="Only runs of this stack.")] = None,
     status: Annotated[RunStatus | None, typer.Option(help="Only runs that ended so, or still run.")] = None,
+    since: Since = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
 ) -> None:
     """List the newest runs."""
+    moment = _moment(since)
     with _store(ctx) as store:
-        rows = store.runs(limit, stack=stack, status=status)
+        rows = store.runs(limit, stack=stack, status=status, since=moment)
     if as_json:
         screen.result(screen.as_json([asdict(row) for row in rows]))
     elif rows:
@@ -81,53 +83,45 @@ def show(
         screen.render(drawn(stored, full=full))
 
 
-@app.command()
-def diff(
-    ctx: typer.Context,
-    before: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's id, its beginning, or 'last'.")] = None,
-    after: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The run to compare it with.")] = None,
-    stack: Annotated[
-        str | None, typer.Option(help="In place of two runs: all inputs of this stack that ran before and after.")
-    ] = None,
-    since: Annotated[
-        datetime | None,
-        typer.Option(
-            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"],
-            help="With --stack: the moment that parts before from after; left out, when its makers last changed.",
-        ),
-    ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="With --stack: at most so many pairs.")] = 1000,
-    full: Annotated[bool, typer.Option("--full", help="Show long values whole.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Show where two runs part, step by step and field by field, and why; or count it over many pairs.
-
-    With --stack, runs that were given the same are paired: the last one before and the newest after the moment.
-    """
-    if (before is None) != (after is None) or (before is None) == (stack is None) or (since and stack is None):
-        raise UsageError(
-            "a comparison needs two runs, or --stack",
-            where="fslm trace diff",
-            hint="fslm trace diff RUN RUN, or fslm trace diff --stack STACK [--since WHEN]",
-        )
-    with _store(ctx) as store:
-        if stack is not None:
-            pairs = store.pairs(stack, since=since.timestamp() if since else None, limit=limit)
-            counted = compare_sets((store.run(old), store.run(new)) for old, new in pairs)
-            if as_json:
-                screen.result(screen.as_json(set_to_json(counted)))
-            else:
-                screen.render(set_drawn(counted))
-            return
-        assert before is not None and after is not None
-        found = compare_runs(store.run(before), store.run(after))
-    if as_json:
-        screen.result(screen.as_json(diff_json(found)))
-    else:
-        screen.render(runs_drawn(found, full=full))
-
-
+app.command()(diff)
 app.command()(replay)
+
+
+@app.command()
+def search(
+    ctx: typer.Context,
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="WORDS…", help='Words, and "phrases" in quotation marks, all to be found.'),
+    ],
+    stack: Annotated[str | None, typer.Option(help="Only in runs of this stack.")] = None,
+    step: Annotated[
+        str | None, typer.Option(help="Only what this step said, by its path; 'input' and 'output' are the run's.")
+    ] = None,
+    status: Annotated[RunStatus | None, typer.Option(help="Only in runs that ended so.")] = None,
+    since: Since = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most this many, the newest first.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+) -> None:
+    """Search the messages of runs that have ended, the newest first.
+
+    What is found is what was kept of them: in a redacted trace no sensitive field is found, and without texts nothing.
+    """
+    moment = _moment(since)
+    with _store(ctx) as store:
+        indexed = store.is_indexed()
+    if not indexed:
+        with suppress(StoreError):  # one that cannot be written is searched as it is
+            TraceStore.open(session_of(ctx).settings.trace_path).close()
+    query = words[0] if len(words) == 1 else " ".join(f'"{word}"' if " " in word else word for word in words)
+    with _store(ctx) as store:
+        found = store.search(query, stack=stack, step=step, status=status, since=moment, limit=limit)
+    if as_json:
+        screen.result(screen.as_json([asdict(one) for one in found]))
+    elif found:
+        screen.render(found_drawn(found))
+    else:
+        screen.say("nothing of that is in the trace")
 
 
 @app.command()
@@ -193,6 +187,9 @@ def prune(
         str | None, typer.Option(metavar="AGE", help="Forget runs that began longer ago: 30d, 12h, 90m, 2w.")
     ] = None,
     keep: Annotated[int | None, typer.Option(min=0, help="Forget all but the newest so many.")] = None,
+    larger_than: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Forget the oldest until the file is no larger: 2GB, 500MB.")
+    ] = None,
     stack: Annotated[str | None, typer.Option(help="Look at runs of this stack only.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which runs it would be, and forget none.")] = False,
     yes: Yes = False,
@@ -200,20 +197,22 @@ def prune(
 ) -> None:
     """Forget old runs, as `fslm trace forget` does.
 
-    With both limits, a run that either spares is kept. Runs that are under way stay.
+    With several limits, a run that one of them spares is kept. Runs that are under way stay.
     """
-    if older_than is None and keep is None:
+    if older_than is None and keep is None and larger_than is None:
         raise UsageError(
             "pruning needs a limit",
             where="fslm trace prune",
-            expected="--older-than AGE, --keep N, or both",
+            expected="--older-than AGE, --keep N, --larger-than SIZE, or several",
             hint="fslm trace prune --older-than 30d --dry-run",
         )
-    age = None if older_than is None else _seconds(older_than)
+    age = None if older_than is None else seconds_of(older_than, "--older-than")
+    size = None if larger_than is None else bytes_of(larger_than, "--larger-than")
     with _writing(ctx) as store:
-        chosen = store.prune(older_than=age, keep=keep, stack=stack, dry_run=True)
+        limits = partial(store.prune, older_than=age, keep=keep, larger_than=size, stack=stack)
+        chosen = limits(dry_run=True)
         if not dry_run:
-            _forget(store, chosen, yes=yes, as_json=as_json)
+            _forget(store, chosen, yes=yes, as_json=as_json, more=None if size is None else limits)
         elif as_json:
             screen.result(screen.as_json({"runs": chosen.runs, "dry_run": True}))
         else:
@@ -237,11 +236,25 @@ def interrupt(
     screen.say(f"{_count(len(marked))} marked as interrupted")
 
 
-def _forget(store: TraceStore, chosen: Forgotten, *, yes: bool, as_json: bool) -> None:
+app.command("export")(export)
+app.command("import")(import_)
+
+
+def _forget(
+    store: TraceStore,
+    chosen: Forgotten,
+    *,
+    yes: bool,
+    as_json: bool,
+    more: Callable[[], Forgotten] | None = None,
+) -> None:
+    """Ask, forget, and tell; ``more`` forgets what the size of the file shows only then to be too much."""
     if chosen.runs and not yes:
         confirm_forgetting(chosen.runs, _count(len(chosen.runs)), where="fslm trace")
     left = store.pending()
     done = store.forget(chosen.runs) if chosen.runs or left else chosen
+    if more is not None and (rest := more()).runs:
+        done = done.and_then(rest)
     if as_json:
         screen.result(screen.as_json(asdict(done)))
         return
@@ -251,17 +264,8 @@ def _forget(store: TraceStore, chosen: Forgotten, *, yes: bool, as_json: bool) -
     screen.say(f"{_count(len(done.runs))} forgotten, {freed:,} bytes given back")
 
 
-def _seconds(age: str) -> float:
-    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([smhdw])", age.strip())
-    if found is None:
-        raise UsageError(
-            "the age is not a number with a unit",
-            where="--older-than",
-            found=age,
-            expected="a number and s, m, h, d or w",
-            hint="write 30d for thirty days",
-        )
-    return float(found[1]) * _SECONDS[found[2]]
+def _moment(since: str | None) -> float | None:
+    return None if since is None else moment_of(since, "--since")
 
 
 def _count(runs: int) -> str:

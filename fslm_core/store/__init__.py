@@ -11,18 +11,24 @@
 """
 
 from .beside import Shadowed
+from .exporting import Exported
 from .forget import Forgotten
+from .importing import Imported
 from .keep import ContentMode
 from .marks import marks_of, unmarked
 from .recorder import OnFailure, Recorder, concerns_all
 from .redact import Redactor, bare_error, kind_of, spelt
 from .rows import RunRow, StoredAttempt, StoredContent, StoredNode, StoredRun, StoredSpan
+from .search import Found
 from .sessions import SavedSession, Sessions, check_id
 from .store import TraceStore
 
 __all__ = [
     "ContentMode",
+    "Exported",
     "Forgotten",
+    "Found",
+    "Imported",
     "OnFailure",
     "Recorder",
     "Redactor",

@@ -1,15 +1,7 @@
-"""The SQLite file of a trace: its five tables, how it is opened, and what its errors mean.
+"""The SQLite file of a trace: how it is opened, and what its errors mean.
 
-fslm's other databases are opened by the same rules; a :class:`Kind` says what differs.
-
-``runs`` one row a run · ``nodes`` one row a step that ran or was skipped · ``attempts`` one row a try ·
-``contents`` every message's JSON, equal ones once · ``blobs`` the arrays of an attempt, token by token.
-
-What a candidate gave beside a step is a row of ``nodes`` too, its ``step`` followed by ``~candidate``, with what came
-of comparing the two in ``compared``; ``doubt`` has the fields that a message abstained on, and its alternatives. A run
-that replays another has its id in ``parent``, and its nodes say in ``past`` which messages were taken and edited. These
-columns are younger than version 1 of the database: who writes adds them where they are missing, and an fslm that does
-not know them reads and writes the rest as ever.
+fslm's other databases are opened by the same rules; a :class:`Kind` says what differs. What tables a trace has is in
+:mod:`.tables`.
 """
 
 from __future__ import annotations
@@ -26,47 +18,12 @@ from urllib.parse import quote
 
 from ..errors import StoreError
 from .forking import Connection, inherited_nowhere, inside
+from .tables import TABLES, complete, lacks
 
 APPLICATION_ID = 0x66736C6D  # "fslm"
 VERSION = 1
 BUSY_SECONDS = 5.0
 _LONG = f"{BUSY_SECONDS:g} seconds"
-_LATER = {"nodes": ("compared", "doubt", "past"), "runs": ("parent",)}
-"""Columns that came after version 1, by table."""
-
-_TABLES = """
-CREATE TABLE runs (
-    id TEXT PRIMARY KEY, stack TEXT NOT NULL, status TEXT NOT NULL,
-    started REAL NOT NULL, ended REAL, seconds REAL, seed,
-    input TEXT, output TEXT, output_parents TEXT, error TEXT,
-    engine TEXT NOT NULL, backend TEXT NOT NULL, fingerprints TEXT NOT NULL,
-    content TEXT NOT NULL, owner TEXT NOT NULL, parent TEXT
-);
-CREATE INDEX runs_started ON runs (started);
-CREATE INDEX runs_stack ON runs (stack, started);
-CREATE INDEX runs_running ON runs (id) WHERE status = 'running';
-CREATE TABLE nodes (
-    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
-    run TEXT NOT NULL, step TEXT NOT NULL, idx INTEGER NOT NULL, attempt INTEGER NOT NULL,
-    status TEXT NOT NULL, skipped_by TEXT, parents TEXT NOT NULL,
-    stage TEXT, plugin TEXT, version TEXT, model TEXT, backend TEXT, tuned INTEGER, fingerprint TEXT,
-    work_key TEXT, content_id TEXT, usage TEXT, confidence TEXT, narrowed TEXT,
-    started REAL, seconds REAL, compared TEXT, doubt TEXT, past TEXT
-);
-CREATE INDEX nodes_run ON nodes (run, seq);
-CREATE INDEX nodes_content ON nodes (content_id);
-CREATE TABLE attempts (
-    node TEXT NOT NULL, idx INTEGER NOT NULL, prompt TEXT, raw TEXT, raw_chars INTEGER NOT NULL,
-    problems TEXT NOT NULL, usage TEXT NOT NULL, finish_reason TEXT NOT NULL, truncated INTEGER NOT NULL,
-    PRIMARY KEY (node, idx)
-) WITHOUT ROWID;
-CREATE TABLE contents (
-    id TEXT PRIMARY KEY, schema_id TEXT NOT NULL, model TEXT NOT NULL, kind TEXT NOT NULL, json TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE blobs (
-    node TEXT NOT NULL, idx INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (node, idx)
-) WITHOUT ROWID;
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +56,7 @@ TRACE = Kind(
     what="a trace",
     application_id=APPLICATION_ID,
     version=VERSION,
-    tables=_TABLES,
+    tables=TABLES,
     setting="trace.path",
     without="set trace.on_failure = 'continue' to run without a trace",
     anew="at the next run",
@@ -296,19 +253,10 @@ def _create(connection: sqlite3.Connection, kind: Kind) -> None:
 
 
 def _complete(connection: sqlite3.Connection) -> None:
-    """Add the columns that came later to a database that lacks them."""
-    if _missing(connection):
+    """Make what came later in a database that lacks it."""
+    if lacks(connection):
         with transaction(connection):
-            for table, name in _missing(connection):  # looked at again: it may have come before the lock was ours
-                connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} TEXT")
-
-
-def _missing(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    missing = []
-    for table, names in _LATER.items():
-        found = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
-        missing += [(table, name) for name in names if name not in found]
-    return missing
+            complete(connection)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""From events to statements: what each event writes, in the words of the five tables."""
+"""From events to statements: what each event writes, in the words of the tables."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import threading
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from ..events import (
@@ -30,6 +31,7 @@ _WINDOW = 12
 _MAX_UNPACKED = 64 << 20
 """Bytes of one attempt's arrays."""
 _BARE = Origin(stage="")
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class Encoder:
@@ -50,6 +52,8 @@ class Encoder:
         self._keepers: dict[str, Keeper] = {}
         self._beside: dict[str, set[str]] = {}
         """Candidates that are to be told yet, by run: what is sensitive in a run is known as long as there are any."""
+        self._failing: set[str] = set()
+        """Runs that have told of a failed try."""
         self._lock = threading.Lock()
 
     def encode(self, event: Event) -> list[Statement]:
@@ -72,6 +76,7 @@ class Encoder:
             case RunFinished():
                 statements = self._finished(event, self._keeper(event.run))
                 with self._lock:
+                    self._failing.discard(event.run)
                     if event.run not in self._beside:
                         self._keepers.pop(event.run, None)
                 return statements
@@ -125,10 +130,12 @@ class Encoder:
             "seconds": message.usage.seconds,
         }
         tries = _attempts(message, kept, content)
-        return [*_forget_failures(row), _content(content), _insert("INSERT OR REPLACE", "nodes", row), *tries]
+        failures = _forget_failures(row) if event.run in self._failing else ()
+        return [*failures, _content(content), _insert("INSERT OR REPLACE", "nodes", row), *tries]
 
     def _failed(self, event: AttemptFailed, kept: Keeper) -> list[Statement]:
         kept.see(event.origin, failed=True)
+        self._failing.add(event.run)
         row = {
             **_node(event.run, event.node_id, event.step, event.parents, event.started),
             **_made_by(event.origin),
@@ -182,6 +189,7 @@ class Encoder:
             "ended": event.at,
             "seconds": event.seconds,
             "error": None if event.error is None else to_json(kept.error(event.error)),
+            "said": None,  # what it said is to be indexed, again too where it went on after an end
         }
         if event.output is not None:
             content = kept.content(event.output)
@@ -311,9 +319,14 @@ def _usage(usage: Usage) -> str:
 
 
 def _insert(verb: str, table: str, row: Mapping[str, Value]) -> Statement:
-    marks = ", ".join("?" * len(row))
-    values = tuple(to_database(v) if isinstance(v, str) else v for v in row.values())
-    return f"{verb} INTO {table} ({', '.join(row)}) VALUES ({marks})", values
+    values = tuple([to_database(v) if isinstance(v, str) else v for v in row.values()])
+    return _insertion(verb, table, tuple(row)), values
+
+
+@lru_cache(maxsize=64)
+def _insertion(verb: str, table: str, columns: tuple[str, ...]) -> str:
+    marks = ", ".join("?" * len(columns))
+    return f"{verb} INTO {table} ({', '.join(columns)}) VALUES ({marks})"
 
 
 def _if_there(run: str, statement: Statement) -> Statement:
@@ -325,6 +338,8 @@ def _if_there(run: str, statement: Statement) -> Statement:
 
 def to_database(text: str) -> str | bytes:
     """Text as sqlite takes it: a lone surrogate is no UTF-8, and such text goes in as bytes."""
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -334,7 +349,7 @@ def to_database(text: str) -> str | bytes:
 
 def to_json(data: object) -> str:
     """Compact JSON."""
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return _COMPACT.encode(data)
 
 
 def _or_none(data: object) -> str | None:

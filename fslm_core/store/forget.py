@@ -1,8 +1,10 @@
 """Forgetting runs, so that their bytes are gone from the database and its log, and not only their rows.
 
-Deleting is one transaction: a run is wholly there or wholly gone. SQLite's ``secure_delete`` overwrites what is deleted
-but not the copies that lie in the unused parts of pages, nor the log; so the file is then written anew (``VACUUM``) and
-the log cut to nothing. Until that is done a table ``forgetting`` names the runs, and whoever forgets next completes it.
+Deleting is one transaction: a run is wholly there or wholly gone. In it the index for searching is merged into one
+piece, for words that were taken out of it stand in its older pieces until then. SQLite's ``secure_delete`` overwrites
+what is deleted but not the copies that lie in the unused parts of pages, nor the log; so the file is then written anew
+(``VACUUM``) and the log cut to nothing. Until that is done a table ``forgetting`` names the runs, and whoever forgets
+next completes it.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StoreError
-from .database import connect, transaction, translated
+from .database import connect, transaction, translated, understood
 from .owner import is_gone
+from .tables import FORGETTING, has_index, offers_index
+from .words import settle, take
 
 PATIENCE_SECONDS = 30.0
 """How long to wait for others who read or write."""
@@ -44,6 +48,18 @@ DELETE FROM contents WHERE id NOT IN (
     UNION SELECT output FROM runs WHERE output IS NOT NULL
 )
 """
+_OF_A_RUN = 600
+"""Bytes of a run's own row, its name elsewhere, and the indices of these."""
+_ROOM = 0.95
+"""Of the bytes that may stay: what a run takes is told from its texts alone."""
+_WEIGHTS = """
+SELECT run, sum(
+    800 + coalesce((SELECT 3 * length(json) FROM contents WHERE contents.id = content_id), 0)
+    + coalesce((SELECT sum(100 + coalesce(length(prompt), 0) + coalesce(length(raw), 0) + length(problems))
+                FROM attempts WHERE node = nodes.id), 0)
+    + coalesce((SELECT sum(length(data)) FROM blobs WHERE node = nodes.id), 0)
+) FROM nodes GROUP BY run
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +78,10 @@ class Forgotten:
     bytes_before: int = 0
     bytes_after: int = 0
 
+    def and_then(self, more: Forgotten) -> Forgotten:
+        """This, and what was forgotten after it."""
+        return Forgotten(self.runs + more.runs, self.contents + more.contents, self.bytes_before, more.bytes_after)
+
 
 def forget(path: Path, runs: Sequence[str], *, patience: float = PATIENCE_SECONDS) -> Forgotten:
     """Delete these runs and what only they refer to, and overwrite what they left behind.
@@ -78,8 +98,9 @@ def forget(path: Path, runs: Sequence[str], *, patience: float = PATIENCE_SECOND
     before = _size(path)
     with translated(path), closing(connect(path, readonly=False)) as connection:
         connection.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
-        with transaction(connection):
+        with understood(path), transaction(connection):
             _refuse_running(connection, runs, path)
+            _refuse_unseen(connection, path)
             contents = _delete(connection, runs)
         if pending(connection):
             try:
@@ -95,6 +116,7 @@ def select(
     older_than: float | None = None,
     keep: int | None = None,
     stack: str | None = None,
+    larger_than: int | None = None,
     now: float | None = None,
 ) -> tuple[str, ...]:
     """The runs to forget, oldest first; never one that is running.
@@ -103,6 +125,7 @@ def select(
         older_than: those that began more than so many seconds ago.
         keep: all but the newest so many.
         stack: only runs of this stack, among which ``keep`` counts too.
+        larger_than: of those, the oldest, as many as must go for the file to have no more bytes, as far as can be told.
         now: Unix seconds.
     """
     rows = connection.execute(
@@ -113,7 +136,28 @@ def select(
     if older_than is not None:
         limit = (time.time() if now is None else now) - older_than
         rows = [row for row in rows if row[4] < limit]
-    return tuple(run for run, _, status, owner, _ in reversed(rows) if not _runs(status, owner))
+    found = tuple(run for run, _, status, owner, _ in reversed(rows) if not _runs(status, owner))
+    return found if larger_than is None else _too_many(connection, found, larger_than)
+
+
+def _too_many(connection: sqlite3.Connection, runs: Sequence[str], most: int) -> tuple[str, ...]:
+    """The first of the runs whose share of the file is what is too much of it."""
+    pages, free, each = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    size = (pages - free) * each
+    if size <= most:
+        return ()
+    weights = dict(connection.execute(_WEIGHTS).fetchall())
+    whole = sum(weights.values()) + _OF_A_RUN * (len(weights) or 1)
+    left = (1 - _ROOM * most / size) * whole
+    chosen = []
+    for run in runs:
+        if left <= 0:
+            break
+        chosen.append(run)
+        left -= weights.get(run, 0) + _OF_A_RUN
+    return tuple(chosen)
 
 
 def pending(connection: sqlite3.Connection) -> tuple[str, ...]:
@@ -142,16 +186,29 @@ def _refuse_running(connection: sqlite3.Connection, runs: Sequence[str], path: P
         )
 
 
+def _refuse_unseen(connection: sqlite3.Connection, path: Path) -> None:
+    """What cannot be taken out of the index is not forgotten."""
+    if has_index(connection) and not offers_index(connection):
+        raise StoreError(
+            "the words of the runs cannot be taken out of the index for searching",
+            where=str(path),
+            found=f"SQLite {sqlite3.sqlite_version} without full-text search (FTS5)",
+            hint="use a Python whose sqlite3 has it, as the one that made the index; nothing was forgotten",
+        )
+
+
 def _delete(connection: sqlite3.Connection, runs: Sequence[str]) -> int:
     """Delete within the caller's transaction; return how many contents went with them."""
     if not runs:
         return 0
-    connection.execute("CREATE TABLE IF NOT EXISTS forgetting (run TEXT PRIMARY KEY) WITHOUT ROWID")
-    connection.executemany("INSERT OR IGNORE INTO forgetting VALUES (?)", [(run,) for run in runs])
+    connection.executemany("INSERT OR IGNORE INTO forgetting (run) VALUES (?)", [(run,) for run in runs])
+    take(connection, runs)
     for part in _parts(runs):
         for sql in _OF_RUNS:
             connection.execute(sql.format(marks=", ".join("?" * len(part))), part)
-    return connection.execute(_UNUSED).rowcount
+    unused = connection.execute(_UNUSED).rowcount
+    settle(connection)
+    return unused
 
 
 def _parts(runs: Sequence[str]) -> Iterable[Sequence[str]]:
@@ -164,7 +221,9 @@ def _overwrite(connection: sqlite3.Connection, path: Path, patience: float) -> N
     connection.execute(f"PRAGMA temp_store = {'FILE' if large else 'MEMORY'}")
     connection.execute("VACUUM")
     _cut_log(connection, path, patience)
-    connection.execute("DROP TABLE forgetting")
+    with transaction(connection):
+        connection.execute("DROP TABLE forgetting")
+        connection.execute(FORGETTING)
     _cut_log(connection, path, patience)
 
 

@@ -19,6 +19,7 @@ from ..errors import StoreError
 from ..events import Event, RunFinished, RunStarted, ShadowDrawn, ShadowFinished
 from .database import connect, explained, transaction
 from .encode import Encoder, Statement
+from .words import RUNS_AT_ONCE, catch_up
 
 OnFailure = Literal["fail", "continue"]
 _LINGER_SECONDS = 0.25
@@ -88,6 +89,7 @@ class Recorder:
         self._counting = threading.Lock()
         self._losing_since: int | None = None
         self._told_at = -math.inf
+        self._unsaid = 0
         self._thread = threading.Thread(target=self._work, name="fslm-store", daemon=True)
         self._thread.start()
 
@@ -176,11 +178,14 @@ class Recorder:
         while going:
             group, going = self._take()
             self._write(group)
+            self._index(sum(entry.finish is not None for entry in group), idle=not group)
         self._end()
 
     def _take(self) -> tuple[list[_Entry], bool]:
         with self._wake:
-            self._wake.wait_for(lambda: self._queue or self._closing)
+            idle = _LINGER_SECONDS if self._unsaid else None
+            if not self._wake.wait_for(lambda: self._queue or self._closing, timeout=idle):
+                return [], True
             self._wake.wait_for(lambda: self._urgent or self._closing, timeout=_LINGER_SECONDS)
             group, self._queue, self._urgent = self._queue, [], False
             return group, not self._closing
@@ -210,6 +215,20 @@ class Recorder:
         self.commits += 1
         self.records += len(writing)
         self._recovered()
+
+    def _index(self, ended: int, *, idle: bool) -> None:
+        """Index runs that have ended, as soon as there are many or nothing else is to be done.
+
+        Whatever is not indexed, because the process ends or the disk is full, is by whoever opens the store next.
+        """
+        self._unsaid += ended
+        while self._unsaid >= (1 if idle else RUNS_AT_ONCE) and not (idle and self._queue):
+            try:
+                done = catch_up(self._connection)
+            except Exception as error:
+                log.info("the index for searching is left behind: %s", type(error).__name__)
+                done = 0
+            self._unsaid = max(0, self._unsaid - done) if done else 0
 
     def _may_go(self, entry: _Entry) -> bool:
         """What still comes of a run that lost a record is dropped, and unless it was cancelled its end is a failure."""
@@ -263,6 +282,7 @@ class Recorder:
         log.warning("the trace is written again; lost in between: %s", _records(lost))
 
     def _end(self) -> None:
+        self._index(0, idle=True)
         if self.lost and self._on_failure == "continue":
             log.warning("the trace is closed; it lacks %s", _records(self.lost))
         try:

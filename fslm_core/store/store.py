@@ -5,30 +5,37 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from ..errors import StoreError, UnknownNameError, UsageError
 from .beside import Shadowed, read_inputs, read_shadowed_stages, read_shadows
 from .database import connect, transaction, translated, understood
 from .encode import Encoder
+from .exporting import Exported, line_of, write_lines
+from .finding import LAST, ended, find, ids, newest, subject
 from .forget import PATIENCE_SECONDS, Forgotten, forget, pending, select
+from .importing import Imported, import_file
+from .interrupting import INTERRUPT, mark_interrupted
 from .keep import ContentMode
-from .owner import is_gone, this_writer
+from .owner import this_writer
 from .pairs import read_change, read_pairs
+from .parquet import write_tables
 from .privacy import Key
 from .recorder import OnFailure, Recorder
-from .rows import RunRow, StoredContent, StoredRun, read_content, read_row, read_run
-from .typed import typed_row, typed_run
+from .rows import RunRow, StoredContent, StoredRun, read_content, read_run
+from .search import Found, search
+from .tables import has_index
+from .typed import typed_run
+from .words import index_all, lags
 
 log = logging.getLogger("fslm.store")
-LAST = "last"
-_NEAR = 5
-_INTERRUPT = "UPDATE runs SET status = 'interrupted' WHERE id = ? AND status = 'running'"
+T = TypeVar("T")
 
 
 class TraceStore:
@@ -83,7 +90,8 @@ class TraceStore:
         if not readonly:
             try:
                 with translated(place), understood(place):
-                    _mark_interrupted(connection)
+                    mark_interrupted(connection)
+                index_all(connection)
             except BaseException:
                 connection.close()
                 raise
@@ -116,24 +124,61 @@ class TraceStore:
                 )
         return key
 
-    def runs(self, limit: int = 20, *, stack: str | None = None, status: str | None = None) -> list[RunRow]:
+    def runs(
+        self, limit: int = 20, *, stack: str | None = None, status: str | None = None, since: float | None = None
+    ) -> list[RunRow]:
         """The newest runs, newest first.
 
         Args:
             limit: how many at most.
             stack: only runs of this stack.
-            status: only ``running``, ``succeeded``, ``failed``, ``cancelled`` or ``interrupted`` ones.
+            status: only ``running``, ``succeeded``, ``failed``, ``cancelled``, ``review`` or ``interrupted`` ones.
+            since: only runs that began since, in Unix seconds.
         """
-        sql = "SELECT * FROM runs WHERE (:stack IS NULL OR stack = :stack) ORDER BY started DESC, id DESC"
-        found: list[RunRow] = []
         with self._reading() as connection:
-            for row in connection.execute(sql, {"stack": stack}):
-                if len(found) >= limit:
-                    break
-                run = typed_row(read_row(row))
-                if status in (None, run.status):
-                    found.append(run)
-        return found
+            return newest(connection, limit, stack=stack, status=status, since=since)
+
+    def search(
+        self,
+        query: str,
+        *,
+        stack: str | None = None,
+        step: str | None = None,
+        status: str | None = None,
+        since: float | None = None,
+        limit: int = 20,
+    ) -> list[Found]:
+        """The newest messages that hold every word of the query, in runs that have ended.
+
+        A word is found in whatever case and with or without accents; words in quotation marks are found where they
+        follow each other. Nothing else in a query has a meaning. What is found is what the run's mode kept.
+
+        Args:
+            query: words, and phrases in quotation marks.
+            stack: only in runs of this stack.
+            step: only what this step said, by its whole path; ``input`` and ``output`` for those of the run.
+            status: only in runs that ended so, as for :meth:`runs`.
+            since: only what was said since, in Unix seconds.
+            limit: how many at most.
+
+        Raises:
+            UsageError: there is no word in the query.
+            StoreError: the database cannot be read, has no index yet, or this Python's SQLite cannot search.
+        """
+        if not self._readonly and not self.is_indexed():
+            with translated(self.path), closing(connect(self.path, readonly=False)) as connection:
+                index_all(connection)
+        with self._reading() as connection:
+            return search(connection, query, stack=stack, step=step, status=status, since=since, limit=limit)
+
+    def is_indexed(self) -> bool:
+        """Whether every run that has ended can be searched: what is left is indexed when the store is opened to write.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        with self._reading() as connection:
+            return has_index(connection) and not lags(connection)
 
     def run(self, name: str = LAST) -> StoredRun:
         """One run whole: by its id, by the beginning of its id if that is unique, or the ``last`` one.
@@ -143,7 +188,7 @@ class TraceStore:
             StoreError: the database cannot be read.
         """
         with self._reading() as connection:
-            return typed_run(read_run(connection, _find(connection, name)))
+            return typed_run(read_run(connection, find(connection, name)))
 
     def pairs(self, stack: str, *, since: float | None = None, limit: int = 1000) -> list[tuple[str, str]]:
         """Ids of two runs each that were given the same: the last one before a moment, and the newest after it.
@@ -225,9 +270,7 @@ class TraceStore:
                 file could not be written anew: the text says what is done and what is not.
         """
         if self._readonly:
-            raise StoreError(
-                "the trace was opened to read only", where=str(self.path), hint="TraceStore.open(…, readonly=False)"
-            )
+            raise self._only_read()
         return forget(self.path, self.named(runs), patience=patience)
 
     def named(self, runs: Sequence[str]) -> tuple[str, ...]:
@@ -238,7 +281,7 @@ class TraceStore:
         """
         with self._reading() as connection:
             gone = set(pending(connection))
-            found = [run if run in gone else _subject(connection, run) for run in runs]
+            found = [run if run in gone else subject(connection, run) for run in runs]
         return tuple(dict.fromkeys(found))
 
     def prune(
@@ -246,15 +289,17 @@ class TraceStore:
         *,
         older_than: float | None = None,
         keep: int | None = None,
+        larger_than: int | None = None,
         stack: str | None = None,
         dry_run: bool = False,
         patience: float = PATIENCE_SECONDS,
     ) -> Forgotten:
-        """Forget runs by age or by number; those that are running stay.
+        """Forget runs by age, by number or by the size of the file; those that are running stay.
 
         Args:
             older_than: forget those that began more than so many seconds ago.
             keep: forget all but the newest so many. With both, a run that either spares is kept.
+            larger_than: forget the oldest of what the other limits do not spare, until the file has no more bytes.
             stack: look at the runs of this stack only.
             dry_run: forget nothing, only say which runs it would be.
             patience: as for :meth:`forget`.
@@ -263,18 +308,82 @@ class TraceStore:
             UsageError: neither is given, or one is below zero.
             StoreError: as :meth:`forget`.
         """
-        given = [limit for limit in (older_than, keep) if limit is not None]
+        given = [limit for limit in (older_than, keep, larger_than) if limit is not None]
         if not given or min(given) < 0:
             raise UsageError(
                 "pruning needs a limit",
                 where="TraceStore.prune",
-                found=f"older_than={older_than}, keep={keep}",
-                expected="older_than seconds, or how many to keep; not below zero",
+                found=f"older_than={older_than}, keep={keep}, larger_than={larger_than}",
+                expected="older_than seconds, how many to keep, or larger_than bytes; not below zero",
                 hint="prune(older_than=30 * 86400), or prune(keep=1000)",
             )
         with self._reading() as connection:
-            runs = select(connection, older_than=older_than, keep=keep, stack=stack)
-        return Forgotten(runs) if dry_run else self.forget(runs, patience=patience)
+            runs = select(connection, older_than=older_than, keep=keep, stack=stack, larger_than=larger_than)
+        if dry_run or (larger_than is not None and not runs):
+            return Forgotten(runs)
+        done = self.forget(runs, patience=patience)
+        if larger_than is None:
+            return done
+        more = self.prune(older_than=older_than, keep=keep, larger_than=larger_than, stack=stack, patience=patience)
+        return done if not more.runs else done.and_then(more)
+
+    def export_runs(
+        self, out: Path | str, runs: Sequence[str] = (), *, stack: str | None = None, since: float | None = None
+    ) -> Exported:
+        """Write runs to a file, whole, one a line of JSON (see :mod:`.exporting`); a run under way is left out.
+
+        A file whose name ends in ``.parquet`` gets a flat table of messages, and one of runs beside it (see
+        :mod:`.parquet`). Files are there whole or not at all, for their owner alone.
+
+        Args:
+            out: the file; what is there goes.
+            runs: each named as for :meth:`run`; without any, all that the other arguments leave, oldest first.
+            stack: only runs of this stack.
+            since: only runs that began since, in Unix seconds.
+
+        Raises:
+            UnknownNameError: no such run, or several.
+            StoreError: the database cannot be read, or the file cannot be written.
+            MissingExtraError: Parquet is wanted and pyarrow is not installed.
+        """
+        if runs:
+            named = self.named(runs)
+        else:
+            with self._reading() as connection:
+                named = ids(connection, stack=stack, since=since)
+
+        def each(read: Callable[[sqlite3.Connection, str], T | None]) -> Iterator[T]:
+            for run in named:
+                with self._reading() as connection:  # one by one: a long export keeps nobody waiting
+                    found = read(connection, run)
+                if found is not None:
+                    yield found
+
+        if Path(out).suffix == ".parquet":
+            return write_tables(Path(out), each(ended))
+        return write_lines(Path(out), each(line_of))
+
+    def import_runs(self, source: Path | str) -> Imported:
+        """Take in the runs of an export, or of another trace database: an id that is there is the same run.
+
+        A run that is there already is passed over, so the same call completes an import that was cut short; one that
+        is there with other contents is left out and named.
+
+        Raises:
+            StoreError: the source cannot be read or is no export (the runs before what is wrong are there then), this
+                store was opened to read only, or it cannot be written.
+        """
+        if self._readonly:
+            raise self._only_read()
+        done = import_file(self.path, Path(source))
+        with translated(self.path), closing(connect(self.path, readonly=False)) as connection:
+            index_all(connection)
+        return done
+
+    def _only_read(self) -> StoreError:
+        return StoreError(
+            "the trace was opened to read only", where=str(self.path), hint="TraceStore.open(…, readonly=False)"
+        )
 
     def interrupt(self, runs: Sequence[str]) -> tuple[str, ...]:
         """Mark runs as interrupted on the word of someone who knows that nobody works on them any more.
@@ -294,7 +403,7 @@ class TraceStore:
         """
         named = self.named(runs)
         with translated(self.path), closing(connect(self.path, readonly=False)) as connection, transaction(connection):
-            marked = [run for run in named if connection.execute(_INTERRUPT, (run,)).rowcount]
+            marked = [run for run in named if connection.execute(INTERRUPT, (run,)).rowcount]
         return tuple(marked)
 
     def pending(self) -> int:
@@ -321,60 +430,6 @@ class TraceStore:
     def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._lock, translated(self.path), understood(self.path), transaction(self._reader, write=False):
             yield self._reader
-
-
-def _find(connection: sqlite3.Connection, name: str) -> sqlite3.Row:
-    if not name.isprintable():  # no id is so, and what is no Unicode cannot be asked for at all
-        raise UnknownNameError(f"there is no run named {name[:80]!r}", where="the trace", hint="see `fslm trace list`")
-    if name == LAST:
-        found = connection.execute("SELECT * FROM runs ORDER BY started DESC, id DESC LIMIT 1").fetchall()
-    else:
-        found = connection.execute("SELECT * FROM runs WHERE id = ?", (name,)).fetchall()
-        found = found or _beginning(connection, name)
-    if len(found) == 1:
-        row: sqlite3.Row = found[0]
-        return row
-    if not found and name == LAST:
-        raise UnknownNameError(
-            "no run is in the trace yet", where="the trace", hint="run a stack first: `fslm run STACK INPUT`"
-        )
-    if found:
-        raise UnknownNameError(
-            f"several runs begin with {name!r}",
-            where="the trace",
-            expected="one of " + ", ".join(row["id"] for row in found[:_NEAR]),
-            hint="write more of the id",
-        )
-    recent = connection.execute("SELECT id FROM runs ORDER BY started DESC, id DESC LIMIT 200").fetchall()
-    raise _unknown(name, [row["id"] for row in recent])
-
-
-def _subject(connection: sqlite3.Connection, name: str) -> str:
-    """The id of the run meant, which may have no more than steps left of it."""
-    steps = connection.execute("SELECT run FROM nodes WHERE run = ? LIMIT 1", (name,)).fetchone()
-    return str(steps[0] if steps else _find(connection, name)["id"])
-
-
-def _beginning(connection: sqlite3.Connection, name: str) -> list[sqlite3.Row]:
-    if not name:
-        return []
-    sql = "SELECT * FROM runs WHERE upper(substr(id, 1, ?)) = ? ORDER BY id LIMIT ?"
-    return connection.execute(sql, (len(name), name.upper(), _NEAR + 1)).fetchall()
-
-
-def _unknown(name: str, recent: list[str]) -> UnknownNameError:
-    error = UnknownNameError.of("run", name, recent, hint="see `fslm trace list`")
-    error.expected = "one of " + ", ".join(recent[:_NEAR]) if recent else None
-    return error
-
-
-def _mark_interrupted(connection: sqlite3.Connection) -> None:
-    """A run whose process is gone will never end."""
-    rows = connection.execute("SELECT id, owner FROM runs WHERE status = 'running'").fetchall()
-    lost = [(run,) for run, owner in rows if is_gone(owner)]
-    if lost:
-        with transaction(connection):
-            connection.executemany(_INTERRUPT, lost)
 
 
 @cache

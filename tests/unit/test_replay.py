@@ -339,6 +339,18 @@ def test_runs_and_stacks_that_are_not_there(tmp_path: Path) -> None:
         assert engine.replay(kept, start="answer", stack=desk()).output.kind == "bug"
 
 
+def test_an_export_holds_what_was_taken_and_edited(tmp_path: Path) -> None:
+    with opened(tmp_path, script()) as engine:
+        first = engine.run(desk(), {"text": "it broke"})
+        again = engine.replay(first.id, edits={"detail.detail": "none"}, stack=desk())
+    with TraceStore.open(load(data_dir=tmp_path).trace_path) as store:
+        store.export_runs(tmp_path / "runs.jsonl")
+    with TraceStore.open(tmp_path / "other.db") as other:
+        other.import_runs(tmp_path / "runs.jsonl")
+        assert other.run(again.id) == stored(tmp_path, again)
+        assert other.run(again.id).row.parent == first.id
+
+
 def test_a_run_in_hand_needs_no_trace() -> None:
     said = script()
     with Engine(backend=said.backend(), trace=False) as engine:

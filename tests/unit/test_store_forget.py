@@ -281,6 +281,24 @@ def test_prune_by_age_by_number_and_by_stack(path: Path) -> None:
     assert sound(path)
 
 
+def test_prune_by_size_forgets_the_oldest_until_the_file_is_small_enough(path: Path) -> None:
+    runs = fill(path, 60)
+    size = path.stat().st_size
+    with TraceStore.open(path) as store:
+        assert store.prune(larger_than=2 * size).runs == ()
+        planned = store.prune(larger_than=size // 2, dry_run=True).runs
+        done = store.prune(larger_than=size // 2)
+        assert path.stat().st_size <= size // 2 and done.bytes_after == path.stat().st_size < done.bytes_before
+        assert list(done.runs) == runs[: len(done.runs)] and done.runs[: len(planned)] == planned
+        kept = [run.id for run in store.runs(limit=99)]
+        assert 10 < len(kept) < 50 and kept == runs[: len(done.runs) - 1 : -1]
+        assert list(store.prune(larger_than=0, keep=5).runs) == runs[len(done.runs) : 55]
+        assert store.prune(larger_than=0, stack="nobody").runs == ()
+        with pytest.raises(UsageError):
+            store.prune(larger_than=-1)
+    assert found_in(path, runs) == runs[55:] and sound(path)
+
+
 def test_old_enough_is_counted_from_the_start_of_the_run(path: Path) -> None:
     runs = fill(path, 6)
     with TraceStore.open(path) as store, store._reading() as connection:

@@ -96,6 +96,11 @@ def evil(fslm: Fslm, installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         ([EVIL], 2),
         (["trace", "show", EVIL], None),
         (["trace", "list", "--stack", EVIL], None),
+        (["trace", "list", "--since", EVIL], 2),
+        (["trace", "search", EVIL], None),
+        (["trace", "search", "a", "--stack", EVIL, "--step", EVIL], None),
+        (["trace", "search", "a", "--since", EVIL], 2),
+        (["trace", "prune", "--larger-than", EVIL, "--yes"], 2),
         (["train", EVIL], 2),
         (["batch", "evil", EVIL, "--out", "o.jsonl"], 2),
     ],
@@ -124,6 +129,10 @@ def test_a_batch_and_its_trace_show_text(evil: Fslm, environment: Path) -> None:
     assert evil("batch", "evil", "rows.jsonl", "--out", "out.jsonl").code == 1
     rows = (environment / "out.jsonl").read_text("utf-8")
     assert not [c for c in rows if c != "\n" and unicodedata.category(c) in ("Cc", "Cf", "Cs")]
+    assert evil("run", "evil", f"<script>alert(1)</script> {EVIL[:9]} {EVIL[-40:]}").code == 0
+    found = shown(evil("trace", "search", "script"))
+    assert "<script>alert(1)</script>" in found and "\\x1b[31m" in found and "\\u202e" in found
+    shown(evil("trace", "search", "script", "--json"))
     for args in (["trace", "list"], ["trace", "show", "last"], ["trace", "show", "last", "--json", "--full"]):
         shown(evil(*args))
 
