@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ..errors import InputError, UnknownNameError, UsageError
-from ..message import Message, Origin, node_id, plain_path
+from ..message import Message, Origin, Problem, node_id, plain_path
 from ..schema import canonical, content_id, dumps, plain_data, problems_of
 from ..stack import INPUT, SESSION, Node, Stack, places
 from ..stage import Stage
@@ -335,6 +335,21 @@ def _require_absent(stack: Stack[Any, Any], out: Iterable[str]) -> None:
             )
 
 
+def require_accepted(problems: Sequence[Problem], where: str) -> None:
+    """See that no plugin's check refuses an edited message.
+
+    Raises:
+        InputError: one does.
+    """
+    if problems:
+        raise InputError(
+            "the edited message was refused by a check",
+            where=where,
+            found="; ".join(f"{p.source}: {p.text}" for p in problems[:3]),
+            hint="choose a value that it accepts",
+        )
+
+
 def _parted(name: str, known: Iterable[str]) -> tuple[str, str]:
     """The step of an edit, the longest there is, and the field's path in its message."""
     steps = sorted((step for step in set(known) if name.startswith(f"{step}.")), key=len)
@@ -362,4 +377,4 @@ def _first(order: Sequence[str], steps: Iterable[str]) -> int:
     return next((n for n, path in enumerate(order) if path in wanted or path.startswith(heads)), len(order))
 
 
-__all__ = ["Beginning", "Earlier", "Past", "Said", "apply", "begin", "of_run", "of_stored", "read"]
+__all__ = ["Beginning", "Earlier", "Past", "Said", "apply", "begin", "of_run", "of_stored", "read", "require_accepted"]

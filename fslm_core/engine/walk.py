@@ -20,9 +20,9 @@ from ..message import LEFT_OUT, Marks, Message, Origin, Skipped, Usage, node_id
 from ..plugins import PluginHost
 from ..schema import content_id, dumps, problems_of
 from ..stack import FAILURES, INPUT, OUTPUT, SESSION, Known, Place, Result, Shape, Stack, Step, fetch, seen
-from ..stage import Decoding
+from ..stage import Decoding, Stage
 from .making import Maker, Work
-from .past import Past
+from .past import Past, require_accepted
 from .run import Run
 from .shadow import Beside, Candidate
 from .tools import ToolRunner
@@ -291,7 +291,10 @@ class At(Place):
         past = self._walk.past
         if past is None:
             return None
-        return past.edited(work.node, work.path, work.where, value, self._walk.run.id, work.origin)
+        made = past.edited(work.node, work.path, work.where, value, self._walk.run.id, work.origin)
+        if made is not None and isinstance(work.node, Stage):
+            require_accepted(self._walk.host.check_message(work.node, made.content, value), work.where)
+        return made
 
     async def _shaped(self, shape: Shape[Any, Any], work: Work, value: BaseModel, parents: tuple[str, ...]) -> Any:
         given = {**self.given, INPUT: Message(INPUT, value, node_id="", content_id="", parents=parents)}

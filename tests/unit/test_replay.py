@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from fslm_core import SLM, Engine, Map, Run, Stack, Stage, Step, tool
+from fslm_core import SLM, Engine, Map, PluginHost, Run, Stack, Stage, Step, hookimpl, tool
 from fslm_core.backends.scripted import ScriptedBackend
 from fslm_core.engine.past import apply
 from fslm_core.errors import EngineStateError, InputError, RunFailed, UnknownNameError, UsageError
 from fslm_core.explain.difference import compare_runs
-from fslm_core.message import LEFT_OUT, Message
+from fslm_core.message import LEFT_OUT, Message, Problem
 from fslm_core.settings import load
 from fslm_core.stage import Decoding
 from fslm_core.store import StoredRun, TraceStore
@@ -349,6 +349,28 @@ def test_an_export_holds_what_was_taken_and_edited(tmp_path: Path) -> None:
         other.import_runs(tmp_path / "runs.jsonl")
         assert other.run(again.id) == stored(tmp_path, again)
         assert other.run(again.id).row.parent == first.id
+
+
+def test_an_edit_that_a_plugin_s_check_refuses_fails(tmp_path: Path) -> None:
+    class Strict:
+        """Owns the stage, and refuses praise of what broke."""
+
+        @hookimpl
+        def fslm_stages(self) -> list[Any]:
+            return [step.node for step in stack.steps]
+
+        @hookimpl
+        def fslm_check_message(self, message: BaseModel, input: BaseModel) -> list[Problem]:
+            wrong = isinstance(message, Kind) and message.kind == "praise" and "broke" in str(input)
+            return [Problem("refused", "nobody praises that", "kind")] if wrong else []
+
+    stack, configured = desk(), load(data_dir=tmp_path)
+    host = PluginHost(configured, plugins={"desk": Strict()}, installed=False)
+    with Engine(settings=configured, host=host, backend=script().backend(), content="full") as engine:
+        first = engine.run(stack, {"text": "it broke"})
+        with pytest.raises(RunFailed, match="refused by a check") as failed:
+            engine.replay(first.id, edits={"kind.kind": "praise"}, stack=stack)
+    assert isinstance(failed.value.error, InputError) and "nobody praises that" in str(failed.value.error)
 
 
 def test_a_run_in_hand_needs_no_trace() -> None:
