@@ -24,6 +24,7 @@ from prepare import read, write
 
 from fslm_core import Engine, Stack
 from fslm_core.explain.paired import wilson
+from fslm_core.message import Message
 from fslm_math import solve
 from fslm_math.steps import calculate
 
@@ -95,7 +96,8 @@ def scored(engine: Engine, stack: Stack[Any, Any], rows: list[Row]) -> Score:
     for row, outcome in zip(rows, engine.map(stack, [row["input"] for row in rows], concurrency=32), strict=True):
         gold = row["output"]["answer"]
         run = outcome.run
-        if run is not None and (vote := run.messages.get("sure.vote")) is not None:
+        vote = None if run is None else run.messages.get("sure.vote")
+        if run is not None and isinstance(vote, Message):
             ballot = run.messages["sure.vote.ballot"].content
             shares.append((ballot.share, same(vote.content.answer, gold)))
         if outcome.error is None and outcome.output is not None:
