@@ -54,9 +54,9 @@ def ablate_(
     plot: Annotated[Path | None, typer.Option("--plot", metavar="OUT.png", help="Draw it.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
 ) -> None:
-    """Take away each step's message in turn, run the rest again, and see whether anybody used it.
+    """Take away each step's message in turn, and see whether anybody used it.
 
-    A message is left out, made the same in every row, exchanged for another row's, or replaced by the input's text.
+    The rest is run again without it. A message is left out, made the same in every row, exchanged for another row's, or replaced by the input's text.
     Where the answers are as right without it, nobody uses what the step says.
     """
     require_extra()
