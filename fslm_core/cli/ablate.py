@@ -56,8 +56,8 @@ def ablate_(
 ) -> None:
     """Take away each step's message in turn, and see whether anybody used it.
 
-    The rest is run again without it. A message is left out, made the same in every row, exchanged for another row's, or replaced by the input's text.
-    Where the answers are as right without it, nobody uses what the step says.
+    The rest is run again without it. A message is left out, made the same in every row, exchanged for another row's, or
+    replaced by the input's text. Where the answers are as right without it, nobody uses what the step says.
     """
     require_extra()
     session = session_of(ctx)
