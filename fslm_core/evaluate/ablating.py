@@ -134,6 +134,7 @@ def ablate(
         UsageError: there is no such step or way, or no row fits.
         StoreError: the trace cannot be written.
 
+    >>> from pydantic import BaseModel
     >>> from fslm_core import tool
     >>> class Letter(BaseModel):
     ...     text: str

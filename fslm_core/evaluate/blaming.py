@@ -147,6 +147,7 @@ def blame(
     Raises:
         StoreError: the trace cannot be written.
 
+    >>> from pydantic import BaseModel
     >>> from fslm_core import tool
     >>> class Letter(BaseModel):
     ...     text: str
