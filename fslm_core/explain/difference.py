@@ -130,15 +130,15 @@ def compare_runs(before: StoredRun, after: StoredRun) -> RunDiff:
 
     Runs kept as ``none`` are compared by the hashes of their messages.
     """
-    old, new = _last(before.nodes), _last(after.nodes)
+    one, other = _Side(before), _Side(after)
+    old, new = one.last, other.last
     changed = {step for step in old.keys() & new.keys() if not _alike(old[step], new[step])}
     changed |= old.keys() ^ new.keys()
     if not _same_content(before.input, after.input):
         changed.add(INPUT)
     steps = [_message(INPUT, before.input, after.input, ("given",))]
-    for step in _in_order(before.nodes, after.nodes):
-        steps.append(_step(step, old.get(step), new.get(step), changed, before, after))
-    given = _reaches(before.output_parents, changed, before) or _reaches(after.output_parents, changed, after)
+    steps += [_step(step, one, other, changed) for step in _in_order(old, new)]
+    given = one.reaches(before.output_parents, changed) or other.reaches(after.output_parents, changed)
     steps.append(_message(OUTPUT, before.output, after.output, ("given",) if given else _apart(before, after)))
     names = before.fingerprints.keys() | after.fingerprints.keys()
     makers = {
@@ -204,54 +204,66 @@ def _part(before: Any, after: Any, path: str, present: tuple[bool, bool]) -> Ite
         yield FieldChange(path, before, after, present)
 
 
-def _last(nodes: Sequence[StoredNode]) -> dict[str, StoredNode]:
-    """The node that stands at the end of each step; failed tries come before it."""
-    return {node.step: node for node in nodes}
+class _Side:
+    """One of the two runs, with what is asked of it step by step; it may have thousands of them.
+
+    Attributes:
+        last: the node that stands at the end of each step; failed tries come before it.
+        edited: beginnings of the paths of steps within one that somebody edited or left out.
+    """
+
+    def __init__(self, run: StoredRun) -> None:
+        self.run = run
+        self.last = {node.step: node for node in run.nodes}
+        touched = (node.step for node in run.nodes if node.edited or node.when == LEFT_OUT)
+        self.edited = tuple(f"{name}{sign}" for name in touched for sign in ".[")
+        self._steps = {node.id: node.step for node in run.nodes}
+
+    def reaches(self, parents: Sequence[str], changed: set[str]) -> bool:
+        """Whether one of the messages that something came from is among those that changed."""
+        start = f"{self.run.row.id}/"
+        names = (self._steps.get(parent) or parent.removeprefix(start).rsplit("/", 2)[0] for parent in parents)
+        return any(name in changed for name in names)
 
 
-def _in_order(before: Sequence[StoredNode], after: Sequence[StoredNode]) -> list[str]:
+def _in_order(before: Iterable[str], after: Iterable[str]) -> Iterator[str]:
     """Every step once, in the later run's order; what only the earlier one has stands behind what it stood behind."""
-    order = list(_last(after))
-    known = set(order)
-    place = 0
-    for step in _last(before):
+    known = dict.fromkeys(after)
+    gone: dict[str | None, list[str]] = {}
+    behind: str | None = None
+    for step in before:
         if step in known:
-            place = order.index(step) + 1
+            behind = step
         else:
-            order.insert(place, step)
-            place += 1
-    return order
+            gone.setdefault(behind, []).append(step)
+    yield from gone.get(None, ())
+    for step in known:
+        yield step
+        yield from gone.get(step, ())
 
 
-def _step(
-    step: str,
-    old: StoredNode | None,
-    new: StoredNode | None,
-    changed: set[str],
-    before: StoredRun,
-    after: StoredRun,
-) -> StepChange:
+def _step(step: str, before: _Side, after: _Side, changed: set[str]) -> StepChange:
+    old, new = before.last.get(step), after.last.get(step)
     status = (None if old is None else old.status, None if new is None else new.status)
     if old is None or new is None:
-        node, run = (new, after) if old is None else (old, before)
-        given = node is not None and _reaches(node.parents, changed, run)
-        touched = [n.step for n in after.nodes if n.edited or n.when == LEFT_OUT]
-        edited = step.startswith(tuple(f"{name}{sign}" for name in touched for sign in ".["))
-        why: tuple[Cause, ...] = ("edited",) if edited else ("given",) if given else _apart(before, after)
+        node, side = (new, after) if old is None else (old, before)
+        given = node is not None and side.reaches(node.parents, changed)
+        edited = step.startswith(after.edited)
+        why: tuple[Cause, ...] = ("edited",) if edited else ("given",) if given else _apart(before.run, after.run)
         return StepChange(step, "appeared" if old is None else "vanished", status, why)
     if _alike(old, new):
         unknown = old.content is not None and not _comparable(old.content, new.content)
         return StepChange(step, "unknown" if unknown else "same", status)
-    fields = _fields(old.content, new.content)
-    return StepChange(step, "changed", status, _why(old, new, changed, before, after), fields)
+    given = before.reaches(old.parents, changed) or after.reaches(new.parents, changed)
+    why = _why(old, new, given) or _apart(before.run, after.run)
+    return StepChange(step, "changed", status, why, _fields(old.content, new.content))
 
 
-def _why(old: StoredNode, new: StoredNode, changed: set[str], before: StoredRun, after: StoredRun) -> tuple[Cause, ...]:
+def _why(old: StoredNode, new: StoredNode, given: bool) -> tuple[Cause, ...]:
+    """What differs of what made a step; nothing where it is nothing of the step's own."""
     if new.edited != old.edited or (new.when == LEFT_OUT) != (old.when == LEFT_OUT):
         return ("edited",)
-    found: list[Cause] = []
-    if _reaches(old.parents, changed, before) or _reaches(new.parents, changed, after):
-        found.append("given")
+    found: list[Cause] = ["given"] if given else []
     if "skipped" in (old.status, new.status):
         return tuple(found) or ("condition",)
     if old.fingerprint != new.fingerprint:
@@ -260,7 +272,7 @@ def _why(old: StoredNode, new: StoredNode, changed: set[str], before: StoredRun,
         found.append("backend")
     if not found and len(old.attempts) != len(new.attempts):
         found.append("attempts")
-    return tuple(found) or _apart(before, after)
+    return tuple(found)
 
 
 def _apart(before: StoredRun, after: StoredRun) -> tuple[Cause, ...]:
@@ -271,14 +283,6 @@ def _apart(before: StoredRun, after: StoredRun) -> tuple[Cause, ...]:
     if before.row.seed != after.row.seed:
         found.append("seed")
     return tuple(found) or ("unexplained",)
-
-
-def _reaches(parents: Sequence[str], changed: set[str], run: StoredRun) -> bool:
-    """Whether one of the messages that something came from is among those that changed."""
-    steps = {node.id: node.step for node in run.nodes}
-    start = f"{run.row.id}/"
-    names = (steps.get(parent) or parent.removeprefix(start).rsplit("/", 2)[0] for parent in parents)
-    return any(name in changed for name in names)
 
 
 def _message(
