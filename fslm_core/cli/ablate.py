@@ -11,8 +11,7 @@ from ..data import Reading
 from ..data.columns import parse_mapping
 from ..evaluate import pictures, require_extra
 from ..evaluate.ablating import WAYS, Ablation, ablate
-from ..evaluate.render import number
-from ..evaluate.results import Interval
+from ..evaluate.render import number, ranged
 from . import labelled, screen
 from .session import opened, session_of
 
@@ -22,10 +21,8 @@ app = typer.Typer(add_completion=False)
 @app.command("ablate")
 def ablate_(
     ctx: typer.Context,
-    stack: Annotated[str, typer.Argument(metavar="STACK", help="The stack's name; `fslm list` shows them.")],
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Labelled rows: .jsonl, .csv, .tsv, .xlsx; see `fslm eval`.")
-    ],
+    stack: labelled.StackName,
+    data: labelled.Data,
     step: Annotated[
         list[str] | None,
         typer.Option("--step", metavar="STEP", help="Only this step; all but the last if not said. Repeatable."),
@@ -38,21 +35,16 @@ def ablate_(
         list[str] | None,
         typer.Option("--beside", metavar="STACK", help="A stack to compare with: one model that does it all, say."),
     ] = None,
-    mapping: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="FIELD=COLUMN", help="The column of DATA that fills a field of another name."),
-    ] = None,
-    sheet: Annotated[str | None, typer.Option(metavar="NAME", help="The sheet of a workbook.")] = None,
+    mapping: labelled.Columns = None,
+    sheet: labelled.Sheet = None,
     group: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Rows of equal value are drawn together for the intervals.")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Only N of the rows that fit, drawn by --seed.")
-    ] = None,
+    limit: labelled.Limit = None,
     seed: Annotated[int, typer.Option(help="Draws rows and other rows' messages, and decides sampled tokens.")] = 0,
-    concurrency: Annotated[int, typer.Option(min=1, help="Rows at work at once.")] = 32,
+    concurrency: labelled.Concurrency = 32,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="OUT.png", help="Draw it.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
+    as_json: labelled.AsJson = False,
 ) -> None:
     """Take away each step's message in turn, and see whether anybody used it.
 
@@ -92,7 +84,7 @@ def ablate_(
 
 def _summary(report: Ablation) -> None:
     """The table of messages taken away, and the stacks beside."""
-    screen.result(f"{report.stack}: {_figure(report.right)} of {report.rows:,} rows are right")
+    screen.result(f"{report.stack}: {ranged(report.right)} of {report.rows:,} rows are right")
     screen.result("")
     screen.table(
         ["step", "without its message", "rows", "right", "costs", "other outputs", "heard", "could not be said"],
@@ -101,8 +93,8 @@ def _summary(report: Ablation) -> None:
                 one.step,
                 one.way,
                 f"{one.rows:,}",
-                _figure(one.right),
-                _figure(one.cost),
+                ranged(one.right),
+                ranged(one.cost),
                 number(one.changed.value),
                 number(one.heard.value),
                 f"{one.unfit:,}" if one.unfit else "",
@@ -111,14 +103,8 @@ def _summary(report: Ablation) -> None:
         ],
     )
     for name, share in report.beside.items():
-        difference = _figure(report.difference[name])
-        screen.result(f"beside it {screen.clean(name)}: {_figure(share)} right, difference {difference}")
-
-
-def _figure(figure: Interval) -> str:
-    if figure.low is None or figure.high is None:
-        return number(figure.value)
-    return f"{number(figure.value)} ({number(figure.low)} to {number(figure.high)})"
+        difference = ranged(report.difference[name])
+        screen.result(f"beside it {screen.clean(name)}: {ranged(share)} right, difference {difference}")
 
 
 __all__ = ["app"]

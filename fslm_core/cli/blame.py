@@ -10,8 +10,8 @@ import typer
 from ..data import Reading
 from ..data.columns import parse_mapping
 from ..evaluate import pictures
-from ..evaluate.blaming import ELSEWHERE, SEVERAL, Blame, Share, blame
-from ..evaluate.render import number
+from ..evaluate.blaming import ELSEWHERE, SEVERAL, Blame, blame
+from ..evaluate.render import number, ranged
 from . import labelled, screen
 from .session import opened, session_of
 
@@ -21,30 +21,16 @@ app = typer.Typer(add_completion=False)
 @app.command("blame")
 def blame_(
     ctx: typer.Context,
-    stack: Annotated[str, typer.Argument(metavar="STACK", help="The stack's name; `fslm list` shows them.")],
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Labelled rows: .jsonl, .csv, .tsv, .xlsx; see `fslm eval`.")
-    ],
-    mapping: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="FIELD=COLUMN", help="The column of DATA that fills a field of another name."),
-    ] = None,
-    sheet: Annotated[str | None, typer.Option(metavar="NAME", help="The sheet of a workbook.")] = None,
-    step_gold: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--step-gold",
-            metavar="STEP.FIELD=COLUMN",
-            help="The column that says what a step should say, where the output does not.",
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Only N of the rows that fit, drawn by --seed.")
-    ] = None,
+    stack: labelled.StackName,
+    data: labelled.Data,
+    mapping: labelled.Columns = None,
+    sheet: labelled.Sheet = None,
+    step_gold: labelled.StepGold = None,
+    limit: labelled.Limit = None,
     seed: Annotated[int, typer.Option(help="Draws the rows of --limit, and decides every sampled token.")] = 0,
-    concurrency: Annotated[int, typer.Option(min=1, help="Rows at work at once.")] = 32,
+    concurrency: labelled.Concurrency = 32,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="OUT.png", help="Draw what is to blame.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
+    as_json: labelled.AsJson = False,
 ) -> None:
     """Find out which step's errors cost a stack its answers.
 
@@ -73,23 +59,23 @@ def blame_(
 
 def _summary(report: Blame) -> None:
     """What is to blame as a table, and the first wrong rows."""
-    screen.result(f"{report.right.rows:,} of {report.rows:,} rows are right: {_share(report.right)}")
+    screen.result(f"{report.right.rows:,} of {report.rows:,} rows are right: {ranged(report.right)}")
     if not report.wrong:
         return
     screen.result("")
     rows = [
         [
             step.step,
-            _share(step.wrong),
+            ranged(step.wrong),
             f"{step.own.rows:,}",
             f"{step.blamed.rows:,}",
-            _share(step.blamed),
+            ranged(step.blamed),
             number(step.right_then.value),
         ]
         for step in report.steps
     ]
     rows += [
-        [name, "", "", f"{share.rows:,}", _share(share), ""]
+        [name, "", "", f"{share.rows:,}", ranged(share), ""]
         for name, share in ((SEVERAL, report.several), (ELSEWHERE, report.elsewhere))
     ]
     heads = ["step", "says something wrong", "errs on its own", "to blame", "of the wrong", "right without its errors"]
@@ -103,12 +89,6 @@ def _summary(report: Blame) -> None:
     first = next((row for row in report.wrong if row.run and row.blamed in row.replays), None)
     if first is not None:
         screen.say(f"for one: fslm trace diff {first.run} {first.replays[first.blamed]}")
-
-
-def _share(share: Share) -> str:
-    if share.low is None or share.high is None:
-        return "no rows"
-    return f"{number(share.value)} ({number(share.low)} to {number(share.high)})"
 
 
 __all__ = ["app"]

@@ -22,10 +22,8 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def calibrate(
     ctx: typer.Context,
-    stack: Annotated[str, typer.Argument(metavar="STACK", help="The stack's name; `fslm list` shows them.")],
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Labelled rows: .jsonl, .csv, .tsv, .xlsx; see `fslm eval`.")
-    ],
+    stack: labelled.StackName,
+    data: labelled.Data,
     max_error: Annotated[
         float, typer.Option("--max-error", help="The greatest share of wrong answers wanted among those accepted.")
     ],
@@ -36,29 +34,17 @@ def calibrate(
     confidence: Annotated[
         float, typer.Option(help="With which --max-error shall hold, by a one-sided Clopper-Pearson bound.")
     ] = 0.95,
-    mapping: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="FIELD=COLUMN", help="The column of DATA that fills a field of another name."),
-    ] = None,
-    sheet: Annotated[str | None, typer.Option(metavar="NAME", help="The sheet of a workbook.")] = None,
-    step_gold: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--step-gold",
-            metavar="STEP.FIELD=COLUMN",
-            help="The column that says what a step should say, where the output does not.",
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Only N of the rows that fit, drawn by --seed.")
-    ] = None,
+    mapping: labelled.Columns = None,
+    sheet: labelled.Sheet = None,
+    step_gold: labelled.StepGold = None,
+    limit: labelled.Limit = None,
     seed: Annotated[int, typer.Option(help="Divides the rows, and decides every sampled token.")] = 0,
-    concurrency: Annotated[int, typer.Option(min=1, help="Rows at work at once.")] = 32,
+    concurrency: labelled.Concurrency = 32,
     plot: Annotated[
         Path | None,
         typer.Option("--plot", metavar="OUT.png", help="Draw error against coverage, and of cascades against cost."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
+    as_json: labelled.AsJson = False,
 ) -> None:
     """Find out below which confidence a stack's steps should abstain.
 

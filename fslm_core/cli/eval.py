@@ -26,7 +26,7 @@ _HOW_TO_CONTROL = "pass --train FILE, the rows its stages were trained on, for a
 @app.command("eval")
 def evaluate_stack(
     ctx: typer.Context,
-    stack: Annotated[str, typer.Argument(metavar="STACK", help="The stack's name; `fslm list` shows them.")],
+    stack: labelled.StackName,
     data: Annotated[
         Path, typer.Argument(metavar="DATA", help="Labelled rows: .jsonl, .csv, .tsv, .xlsx; see `fslm data prepare`.")
     ],
@@ -38,19 +38,12 @@ def evaluate_stack(
             help="The column of DATA (and of a FILE of the same kind) that fills a field, where their names differ.",
         ),
     ] = None,
-    sheet: Annotated[str | None, typer.Option(metavar="NAME", help="The sheet of a workbook.")] = None,
+    sheet: labelled.Sheet = None,
     train: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Rows of the whole stack, which the linear control is fitted on."),
     ] = None,
-    step_gold: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--step-gold",
-            metavar="STEP.FIELD=COLUMN",
-            help="The column that says what a step should say, where the output does not.",
-        ),
-    ] = None,
+    step_gold: labelled.StepGold = None,
     by: Annotated[
         list[str] | None,
         typer.Option("--by", metavar="COLUMN", help="Score the rows of each of its values, too. Repeatable."),
@@ -59,12 +52,10 @@ def evaluate_stack(
         str | None,
         typer.Option(metavar="COLUMN", help="Rows of one value belong together; intervals draw them together."),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Only N of the rows that fit, drawn by --seed.")
-    ] = None,
+    limit: labelled.Limit = None,
     seed: Annotated[int, typer.Option(help="Decides every draw, and every sampled token.")] = 0,
     resamples: Annotated[int, typer.Option(min=100, help="Draws that the intervals are made from.")] = 1000,
-    concurrency: Annotated[int, typer.Option(min=1, help="Rows at work at once.")] = 32,
+    concurrency: labelled.Concurrency = 32,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where the report goes: Markdown, HTML, JSON, errors.")
     ] = None,

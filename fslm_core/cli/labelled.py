@@ -1,4 +1,4 @@
-"""Labelled rows as the command line reads them: for ``fslm eval`` and ``fslm calibrate``."""
+"""Labelled rows as the command line takes them: for ``fslm eval``, ``calibrate``, ``blame`` and ``ablate``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import datetime
 import random
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from ..data import Reading, Rejected, Row, Target, read_rows
 from ..data.cells import date_text
@@ -20,6 +22,27 @@ from . import screen
 from .progress import RowBar
 
 _DATES = (datetime.date, datetime.time)
+
+StackName = Annotated[str, typer.Argument(metavar="STACK", help="The stack's name; `fslm list` shows them.")]
+Data = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Labelled rows: .jsonl, .csv, .tsv, .xlsx; see `fslm eval`.")
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="FIELD=COLUMN", help="The column of DATA that fills a field of another name."),
+]
+Sheet = Annotated[str | None, typer.Option(metavar="NAME", help="The sheet of a workbook.")]
+StepGold = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--step-gold",
+        metavar="STEP.FIELD=COLUMN",
+        help="The column that says what a step should say, where the output does not.",
+    ),
+]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only N of the rows that fit, drawn by --seed.")]
+Concurrency = Annotated[int, typer.Option(min=1, help="Rows at work at once.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")]
 
 
 def step_columns(stack: Stack[Any, Any], pairs: Sequence[str]) -> dict[tuple[str, str], str]:
@@ -154,4 +177,18 @@ class Bars:
         self.close()
 
 
-__all__ = ["Bars", "cases", "limit", "step_columns", "tell"]
+__all__ = [
+    "AsJson",
+    "Bars",
+    "Columns",
+    "Concurrency",
+    "Data",
+    "Limit",
+    "Sheet",
+    "StackName",
+    "StepGold",
+    "cases",
+    "limit",
+    "step_columns",
+    "tell",
+]

@@ -138,7 +138,7 @@ class Past:
                 raise InputError(
                     "the edited message is nothing that the step could write",
                     where=where,
-                    found="; ".join(f"{p.field or 'all'}: {p.text}" for p in problems[:3]),
+                    found=_told(problems),
                     hint="choose a value that its output model and its narrowing allow",
                 )
             narrowed = schema.tree if node.narrow else None
@@ -311,10 +311,14 @@ def read(model: type[BaseModel], data: Any, where: str) -> BaseModel:
         raise InputError(
             "the edited message does not fit the step's output",
             where=where,
-            found="; ".join(f"{p.field or 'all'}: {p.text}" for p in problems_of(error)[:3]),
+            found=_told(problems_of(error)),
             expected=f"{model.__name__}({', '.join(model.model_fields)})",
             hint="give a value of the field's type; where the step said nothing before, give all its fields",
         ) from None
+
+
+def _told(problems: Sequence[Problem]) -> str:
+    return "; ".join(f"{p.field or 'all'}: {p.text}" for p in problems[:3])
 
 
 def _require_absent(stack: Stack[Any, Any], out: Iterable[str]) -> None:

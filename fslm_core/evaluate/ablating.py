@@ -22,6 +22,7 @@ stay, L. Breiman, Random forests, Machine Learning 45 (2001), 5-32, section 10.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,9 +34,7 @@ from typing import Any, Literal, get_args
 from ..engine import Engine, Run
 from ..errors import InputError, RunFailed, StoreError, UsageError
 from ..message import Message
-from ..plugins import PluginHost
 from ..schema import dumps, plain_data
-from ..settings import default
 from ..stack import Stack, Step
 from ..store import concerns_all
 from .bootstrap import Bootstrap
@@ -43,7 +42,7 @@ from .control import text_of
 from .fields import Json, Mark, same
 from .gold import Case, Cases, clusters, read_cases
 from .results import Data, Interval
-from .running import Progress, silent
+from .running import Progress, at_work, host_of, silent
 from .tabling import interval
 
 Way = Literal["leave-out", "constant", "shuffle", "copy"]
@@ -154,13 +153,11 @@ def ablate(
     >>> [(one.step, one.way, one.before.value, one.right.value) for one in found.ablated]
     [('kind', 'constant', 1.0, 0.5)]
     """
-    host = engine.host if engine is not None else PluginHost(default())
+    host = host_of(engine)
     found, *others = [host.stack(one) if isinstance(one, str) else one for one in (stack, *beside)]
     cases = rows if isinstance(rows, Cases) else read_cases(found, rows)
     chosen = _chosen(found, cases, steps, ways)
-    if engine is not None:
-        return _Ablating(found, cases, engine, group, seed, concurrency, progress).report(steps, chosen, others)
-    with Engine([found, *others], host=host, trace=False, max_in_flight=max(64, concurrency)) as opened:
+    with at_work(engine, host, [found, *others], concurrency) as opened:
         return _Ablating(found, cases, opened, group, seed, concurrency, progress).report(steps, chosen, others)
 
 
@@ -282,7 +279,7 @@ class _Ablating:
         said = [_said(row, step.name) for row in whole]
         texts = {name for name, field in step.node.output.model_fields.items() if field.annotation in (str, str | None)}
         commonest = Counter(dumps(message) for message in said if message is not None).most_common(_DONORS)
-        usual = [next(m for m in said if m is not None and dumps(m) == text) for text, _ in commonest]
+        usual = [json.loads(text) for text, _ in commonest]
         rng = Random(f"{self.seed} {step.name}")
         for place, (row, message) in enumerate(zip(whole, said, strict=True)):
             if message is None:

@@ -13,6 +13,7 @@ Machine Learning Systems (AAAI 2017).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,15 +23,13 @@ from ..engine import Engine, Outcome, Run
 from ..errors import FslmError, RunFailed, StoreError
 from ..explain.paired import wilson
 from ..message import Message
-from ..plugins import PluginHost
 from ..schema import plain_data
-from ..settings import default
 from ..stack import Stack
 from ..store import concerns_all
 from .fields import Json, Mark, same
 from .gold import Case, Cases, coverage, read_cases
 from .results import Data, Interval
-from .running import Progress, silent
+from .running import Progress, at_work, host_of, silent
 
 SEVERAL, ELSEWHERE = "(several)", "(elsewhere)"
 """What is to blame where no step alone is: several together; or none of those whose gold is known."""
@@ -170,12 +169,10 @@ def blame(
     >>> found.right.value, [(step.step, step.blamed.rows) for step in found.steps]
     (0.5, [('kind', 1), ('reply', 0)])
     """
-    host = engine.host if engine is not None else PluginHost(default())
+    host = host_of(engine)
     found = host.stack(stack) if isinstance(stack, str) else stack
     cases = rows if isinstance(rows, Cases) else read_cases(found, rows)
-    if engine is not None:
-        return _Blaming(found, cases, engine, seed, concurrency, progress).report()
-    with Engine([found], host=host, trace=False, max_in_flight=max(64, concurrency)) as opened:
+    with at_work(engine, host, [found], concurrency) as opened:
         return _Blaming(found, cases, opened, seed, concurrency, progress).report()
 
 
@@ -203,7 +200,9 @@ class _Blaming:
                 own=Share.made(sum(name in row.own for row in wrong), len(wrong)),
                 blamed=Share.made(sum(row.blamed == name for row in wrong), len(wrong)),
                 right_then=Share.made(right + sum(row.repaired.get(name, False) for row in wrong), rows),
-                fields=_counted(row.own[name] for row in wrong if row.blamed == name),
+                fields=dict(
+                    Counter(each for row in wrong if row.blamed == name for each in row.own[name]).most_common()
+                ),
             )
             for name, count in known.items()
             if count
@@ -313,14 +312,6 @@ def _differing(case: Case, run: Run[Any] | None) -> Iterator[tuple[str, list[str
 def _failed_at(run: Run[Any], step: str) -> bool:
     place = f"stack {run.stack}, step {step}"
     return f"{run.error.where or '' if run.error else ''}, ".startswith((f"{place}, ", f"{place}."))
-
-
-def _counted(rows: Iterable[list[str]]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for fields in rows:
-        for name in fields:
-            found[name] = found.get(name, 0) + 1
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 __all__ = ["ELSEWHERE", "SEVERAL", "Blame", "BlamedRow", "Share", "StepBlame", "blame"]

@@ -25,9 +25,7 @@ from .. import __version__
 from ..engine import Engine
 from ..errors import StoreError, UnknownNameError, UsageError
 from ..message import Message
-from ..plugins import PluginHost
 from ..schema import plain_data
-from ..settings import default
 from ..shapes import Cascade
 from ..stack import OUTPUT, Shape, Stack, Step, places
 from ..store import concerns_all
@@ -35,7 +33,7 @@ from .calibration import Accepted, Calibration, CascadeCalibration, FieldCalibra
 from .evaluating import Rows, require_extra
 from .fields import Json, Mark, same
 from .gold import Case, Cases, read_cases
-from .running import Progress, silent
+from .running import Progress, at_work, host_of, silent
 from .simulating import Rules, Tried, passages, sweep
 from .thresholds import (
     HOTTEST,
@@ -84,14 +82,12 @@ def calibrate(
         CheckError: the stack was refused.
     """
     require_extra()
-    host = engine.host if engine is not None else PluginHost(default())
+    host = host_of(engine)
     found = host.stack(stack) if isinstance(stack, str) else stack
     work = Calibrating(
         found, read_cases(found, rows), max_error, tuple(fields), confidence, seed, concurrency, progress
     )
-    if engine is not None:
-        return work.report(engine)
-    with Engine(host=host, trace=False, max_in_flight=max(64, concurrency)) as opened:
+    with at_work(engine, host, (), concurrency) as opened:
         return work.report(opened)
 
 

@@ -15,9 +15,7 @@ from typing import Any
 from .. import __version__
 from ..engine import Engine
 from ..errors import MissingExtraError, UsageError
-from ..plugins import PluginHost
 from ..schema import dumps, plain_data
-from ..settings import default
 from ..stack import Stack, Step
 from ..store import ContentMode
 from .bootstrap import Bootstrap
@@ -27,7 +25,7 @@ from .gold import Case, Cases, clusters, coverage, read_cases, slices
 from .metrics import Known, judged, known_names, metrics_of
 from .quoting import wrong_rows
 from .results import ControlReport, Report, Row, Skips, SliceReport, StepReport
-from .running import Alone, Answer, Passage, Progress, run_alone, run_whole, silent
+from .running import Alone, Answer, Passage, Progress, at_work, host_of, run_alone, run_whole, silent
 from .scores import Told, ViewScores, score
 from .tabling import figure, view_report
 
@@ -77,14 +75,12 @@ def evaluate(
         MissingExtraError: the extra ``fslm-core[eval]`` is not installed.
         CheckError: the stack was refused.
     """
-    host = engine.host if engine is not None else PluginHost(default())
+    host = host_of(engine)
     found = host.stack(stack) if isinstance(stack, str) else stack
     plan = Plan(found, read_cases(found, rows), by=tuple(by), group=group, wanted=dict(fail_under or {}))
     fitted = None if train is None else read_cases(found, train)
     work = Work(plan, fitted, resamples, seed, concurrency, content, progress)
-    if engine is not None:
-        return work.report(engine)
-    with Engine([found], host=host, trace=False, max_in_flight=max(64, concurrency)) as opened:
+    with at_work(engine, host, [found], concurrency) as opened:
         return work.report(opened)
 
 

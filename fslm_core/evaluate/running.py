@@ -8,7 +8,8 @@ tools that do not declare themselves pure are run again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,9 @@ from pydantic import BaseModel, create_model
 from ..engine import Engine, Outcome
 from ..errors import FslmError, StoreError
 from ..message import Message, Skipped
+from ..plugins import PluginHost
 from ..schema import canonical, plain_data, sensitive_fields
+from ..settings import default
 from ..stack import INPUT, Stack, Step, stages_of
 from ..store import concerns_all, marks_of
 from .fields import Json, Mark
@@ -30,6 +33,28 @@ Progress = Callable[[str, int, int], None]
 
 def silent(what: str, done: int, total: int) -> None:
     """Tell nobody how far it is."""
+
+
+def host_of(engine: Engine | None) -> PluginHost:
+    """Where stacks are found: the engine's plugins, or those of the process where none is given."""
+    return engine.host if engine is not None else PluginHost(default())
+
+
+@contextmanager
+def at_work(
+    engine: Engine | None, host: PluginHost, stacks: Sequence[Stack[Any, Any]], concurrency: int
+) -> Iterator[Engine]:
+    """The engine that is given, or one that keeps no trace, open as long as it is needed.
+
+    Args:
+        stacks: to be warmed where one is opened.
+        concurrency: runs at once that it has to let in.
+    """
+    if engine is not None:
+        yield engine
+        return
+    with Engine(stacks, host=host, trace=False, max_in_flight=max(64, concurrency)) as opened:
+        yield opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,4 +224,4 @@ def _whole(outcome: Outcome[Any]) -> Answer:
     return Answer(plain_data(outcome.output), dict(outcome.run.confidence or {}), run)
 
 
-__all__ = ["Alone", "Answer", "Passage", "Progress", "alone", "run_alone", "run_whole", "silent"]
+__all__ = ["Alone", "Answer", "Passage", "Progress", "alone", "at_work", "host_of", "run_alone", "run_whole", "silent"]

@@ -8,10 +8,8 @@ among them, and of each attribute at most a hundred values are told apart.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
-from ..errors import MissingExtraError
 from ..events import (
     AttemptFailed,
     Event,
@@ -24,6 +22,7 @@ from ..events import (
 )
 from ..message import Attempt, Origin
 from ..store import kind_of
+from .otel import missing
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Histogram, Meter, MeterProvider
@@ -160,13 +159,7 @@ def _meter(provider: MeterProvider | None) -> Meter:
     try:
         from opentelemetry import metrics
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "measuring an engine needs opentelemetry-api",
-            where=sys.executable,
-            found="without opentelemetry",
-            expected="the extra [otel]",
-            hint="run `python -m pip install 'fslm-core[otel]'` with this Python",
-        ) from error
+        raise missing("measuring an engine needs") from error
     return metrics.get_meter("fslm", meter_provider=provider)
 
 

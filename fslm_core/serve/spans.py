@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingExtraError
 from ..events import AttemptFailed, Event, MessageEmitted, RunFinished, RunStarted, StepSkipped, StepStarted
 from ..message import Attempt, Message, Origin
 from ..store import ContentMode, kind_of
 from ..store.keep import Keeper, KeptContent, keeper
 from ..store.privacy import Key
+from .otel import missing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer, TracerProvider
@@ -368,13 +367,7 @@ def _tracer(provider: TracerProvider | None) -> Tracer:
     try:
         from opentelemetry import trace
     except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            "spans of runs need opentelemetry-api",
-            where=sys.executable,
-            found="without opentelemetry",
-            expected="the extra [otel]",
-            hint="run `python -m pip install 'fslm-core[otel]'` with this Python",
-        ) from error
+        raise missing("spans of runs need") from error
     return trace.get_tracer("fslm", tracer_provider=provider)
 
 
