@@ -1,6 +1,7 @@
 """The loss of one stage's training, computed only where it has to be.
 
-Three things are never computed twice or in vain, and none of them changes the result:
+Three things are never computed twice or in vain, and none of them changes the result; how it is computed on a CPU is
+:meth:`Objective._quick`'s.
 
 - the head runs at target positions alone (a vocabulary of 49,152 costs as much as eight of SmolLM2-135M's layers);
 - what all prompts begin with (the chat template's opening and the static part of the prompt) goes through the
@@ -12,13 +13,17 @@ Three things are never computed twice or in vain, and none of them changes the r
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft.helpers import disable_input_dtype_casting
 from torch import Tensor
 from torch.nn import functional
+
+from .attention import attending
 
 Ids = tuple[int, ...]
 _SPLIT = frozenset({"llama"})
@@ -107,9 +112,23 @@ class Objective:
     def loss(self, rows: Sequence[int]) -> Tensor:
         """Return the loss of a batch: a scalar, the weighted mean over its target tokens."""
         places, labels, weights = self._targets(rows)
-        logits = self._logits(rows, places).float()
+        with self._quick():
+            logits = self._logits(rows, places)
+        logits = logits.float()
         each = functional.cross_entropy(logits, labels, reduction="none")
         return (each * weights).sum() / weights.sum()
+
+    @contextmanager
+    def _quick(self) -> Iterator[None]:
+        """On a CPU: attention by :func:`attending`; on a base in bfloat16 the adapter is multiplied in bfloat16 too."""
+        with ExitStack() as stack:
+            if self.device.type == "cpu":
+                if self.base.dtype == torch.bfloat16:
+                    stack.enter_context(disable_input_dtype_casting(self.model))
+                    stack.enter_context(torch.autocast("cpu", torch.bfloat16))
+                if self._split:
+                    stack.enter_context(attending(self.base.config))
+            yield
 
     def _logits(self, rows: Sequence[int], places: Tensor) -> Tensor:
         """The logits at ``places`` of the flattened batch: (places, vocabulary)."""

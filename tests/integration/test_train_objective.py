@@ -57,6 +57,27 @@ def gradients(tuned: Any) -> dict[str, torch.Tensor]:
     return found
 
 
+def test_in_bfloat16_the_loss_is_that_of_float32_to_bfloat16s_precision(tiny_model: Callable[..., Path]) -> None:
+    """A CPU multiplies the adapter in bfloat16 then; the model is left as it was, for whoever scores between epochs."""
+    folder = tiny_model("llama")
+    exact, _ = model(folder, None)
+    base = load_base(folder, TorchSettings(device="cpu", precision="bfloat16"))
+    tuned, frozen = add_lora(base, Lora(rank=2, targets=TARGETS), seed=1)
+    put_tensors(tuned, lora_tensors(exact))
+    attention = base.config._attn_implementation
+    loss = Objective(tuned, EXAMPLES, frozen=frozen).loss([0, 1, 2])
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(plain_loss(exact, EXAMPLES).item(), rel=0.02)
+    assert base.config._attn_implementation == attention
+    mine = gradients(tuned)
+    plain_loss(exact, EXAMPLES).backward()
+    theirs = gradients(exact)
+    assert {g.dtype for g in mine.values()} == {torch.float32}
+    one, other = (torch.cat([found[n].flatten() for n in sorted(theirs)]) for found in (mine, theirs))
+    assert functional.cosine_similarity(one, other, dim=0) > 0.99
+
+
 @pytest.mark.parametrize("kind", ["llama", "mistral"])
 @pytest.mark.parametrize("layers", [None, 1])
 @pytest.mark.parametrize("kept", [True, False])
