@@ -20,7 +20,7 @@ from .errors import PromptError, SchemaError, StageError, UnknownNameError
 from .lazy import lazy
 from .message import digest
 from .prompt import Prompt, Template, variables_of
-from .schema import Schema, normalise, schema_id_of
+from .schema import Schema, normalise, parts_of, schema_id_of
 
 In = TypeVar("In", bound=BaseModel)
 Out = TypeVar("Out", bound=BaseModel)
@@ -207,7 +207,8 @@ class Stage(Generic[In, Out]):
         model: what runs it.
         decoding: how it writes.
         narrow: output field to a dotted path on the input (properties count) that gives the values allowed this time. A
-            dotted field lies in an object, or in those of a list: ``{"slots.name": "service.slot_names"}``.
+            dotted field lies in an object, or in those of a list: ``{"slots.name": "service.slot_names"}``. An index
+            leads to one item of a list: ``{"steps[0]": "beginnings"}``.
         variants: other models for the same stage by name, chosen by a settings profile.
         description: one sentence for people.
         tool: set by :func:`tool`; in place of prompt and model.
@@ -276,7 +277,7 @@ class Stage(Generic[In, Out]):
                 "a tool stage has no prompt, model, variants or narrowing", where=where, hint="leave them out"
             )
         for field in self.narrow:
-            if field.partition(".")[0] not in self.output.model_fields:
+            if parts_of(field)[0] not in self.output.model_fields:
                 raise StageError(
                     "narrow names a field the output does not have",
                     where=where,

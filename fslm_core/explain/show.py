@@ -341,7 +341,7 @@ def _choices(node: Any, levels: int) -> list[Any]:
         return []
     parts = node.get("properties")
     fields = parts.values() if isinstance(parts, dict) and not _tag(node) else ()
-    inner = [*_listed(node, "anyOf"), node.get("items"), *fields]
+    inner = [*_listed(node, "anyOf"), *_listed(node, "prefixItems"), node.get("items"), *fields]
     return [*_listed(node, "enum"), *_tag(node), *(choice for part in inner for choice in _choices(part, levels - 1))]
 
 

@@ -13,6 +13,7 @@ order, and every string, array and number is bounded, so that the longest output
 from __future__ import annotations
 
 from .canonical import canonical, dumps, field_spans, loads, plain_data
+from .fit import parts_of
 from .normal import Schema, content_id, normalise, parse, problems_of, schema_id_of, tree_of
 from .sensitive import is_denied, sensitive_fields
 
@@ -26,6 +27,7 @@ __all__ = [
     "loads",
     "normalise",
     "parse",
+    "parts_of",
     "plain_data",
     "problems_of",
     "schema_id_of",

@@ -26,6 +26,7 @@ Fault = tuple[str, tuple[str | int, ...]]
 FORMATS = {"date": 10, "uuid": 36, "ipv4": 15, "ipv6": 45}
 """The string formats whose grammar and canonical text agree, and the longest text of each."""
 _NULL: Json = {"type": "null"}
+_PLACE = re.compile(r"\[(\d{1,9})\]", re.ASCII)
 _WORST_CHARACTER = 6
 """Bytes: a control character is written ``\\u001f``; no other character needs more than four."""
 _OUTSIDE: dict[str, Callable[[Any, Any], bool]] = {
@@ -84,11 +85,9 @@ def longest(node: Json) -> int:
             names = [len(dumps(name).encode()) + 1 for name in node["properties"]]
             return 2 + sum(names) + sum(map(longest, node["properties"].values())) + max(0, len(names) - 1)
         case "array":
-            if "prefixItems" in node:
-                items = node["prefixItems"]
-                return 2 + sum(map(longest, items)) + max(0, len(items) - 1)
-            most = int(node["maxItems"])
-            return 2 + most * longest(node["items"]) + max(0, most - 1)
+            own = list(map(longest, node.get("prefixItems", ())))[: (most := int(node["maxItems"]))]
+            rest = (most - len(own)) * longest(node["items"]) if most > len(own) else 0
+            return 2 + sum(own) + rest + max(0, most - 1)
         case "string" if "format" in node:
             return 2 + FORMATS[node["format"]]
         case "string":
@@ -155,10 +154,8 @@ def narrowed(node: Json, values: Sequence[Any], place: str) -> Json:
     """
     if "anyOf" in node or tagged([node]) is not None:
         return _narrowed_union(node.get("anyOf", [node]), values, place)
-    if node.get("type") == "array" and "items" in node:
-        if not values and node["minItems"] == 0:
-            return {**node, "maxItems": 0}
-        return {**node, "items": narrowed(node["items"], values, place)}
+    if node.get("type") == "array":
+        return _each_item(node, lambda item: narrowed(item, values, place), empty=not values)
     if "enum" in node:
         _refuse_wider(node, values, place)
         left = [v for v in node["enum"] if v is None or is_among(v, values)]
@@ -180,10 +177,11 @@ def narrowed(node: Json, values: Sequence[Any], place: str) -> Json:
 
 
 def narrowed_at(node: Json, path: Sequence[str], values: Sequence[Any], place: str) -> Json:
-    """As :func:`narrowed`, of the field at a path below the node: ``slots.name`` for the names in a list of slots.
+    """As :func:`narrowed`, of the field at a path below the node, in its parts: those of ``slots.name`` lead to
+    the names in a list of slots, those of ``slots[0].name`` to that of the first.
 
-    A list of objects none of whose values is left may only be empty. Of a union, the objects that have the field are
-    narrowed.
+    A list of objects none of whose values is left may only be empty, and ends before the one of which none is left. Of
+    a union, the objects that have the field are narrowed.
 
     Raises:
         SchemaError: as for :func:`narrowed`, or there is no such field.
@@ -199,22 +197,58 @@ def narrowed_at(node: Json, path: Sequence[str], values: Sequence[Any], place: s
     if "anyOf" in node:
         branches = node["anyOf"]
         return {"anyOf": [narrowed_at(b, path, values, place) if has_field(b, path) else b for b in branches]}
-    if node["type"] == "array":
-        if not values and node["minItems"] == 0:
-            return {**node, "maxItems": 0}
-        return {**node, "items": narrowed_at(node["items"], path, values, place)}
     head, *rest = path
+    if node["type"] == "array" and (index := _index(head)) is not None:
+        return _one_item(node, index, lambda item: narrowed_at(item, rest, values, place), empty=not values)
+    if node["type"] == "array":
+        return _each_item(node, lambda item: narrowed_at(item, path, values, place), empty=not values)
     inner = narrowed_at(node["properties"][head], rest, values, place)
     return {**node, "properties": {**node["properties"], head: inner}}
+
+
+def _each_item(node: Json, change: Callable[[Json], Json], *, empty: bool) -> Json:
+    """The list with all its items changed; with none where nothing is left for them."""
+    if empty and node["minItems"] == 0:
+        return {**node, "maxItems": 0}
+    if "prefixItems" in node:
+        node = {**node, "prefixItems": list(map(change, node["prefixItems"]))}
+    return {**node, "items": change(node["items"])} if node["items"] else node
+
+
+def _one_item(node: Json, index: int, change: Callable[[Json], Json], *, empty: bool) -> Json:
+    """The list with one item changed, those before it set apart as they are."""
+    if empty and node["minItems"] <= index:
+        return {**node, "maxItems": min(index, node["maxItems"])}
+    own = list(node.get("prefixItems", ()))
+    own += [node["items"]] * (index + 1 - len(own))
+    return {**node, "prefixItems": [*own[:index], change(own[index]), *own[index + 1 :]]}
 
 
 def has_field(node: Json, path: Sequence[str]) -> bool:
     """Whether there is a field at a path below the node, through lists and in any object of a union."""
     if "anyOf" in node:
         return any(has_field(branch, path) for branch in node["anyOf"])
-    if path and "items" in node and node["items"]:
-        return has_field(node["items"], path)
+    if path and node.get("type") == "array":
+        own = node.get("prefixItems", [])
+        if (index := _index(path[0])) is not None:
+            return index < node["maxItems"] and has_field([*own[index:], node["items"]][0], path[1:])
+        return all(has_field(item, path) for item in [*own, *([node["items"]] if node["items"] else [])])
     return not path or (path[0] in node.get("properties", {}) and has_field(node["properties"][path[0]], path[1:]))
+
+
+def parts_of(path: str) -> list[str]:
+    """A path in its parts.
+
+    >>> parts_of("slots[0].name")
+    ['slots', '[0]', 'name']
+    """
+    return path.replace("[", ".[").split(".")
+
+
+def _index(part: str) -> int | None:
+    """The place that a part of a path names: 0 of ``[0]``; None of a field."""
+    match = _PLACE.fullmatch(part)
+    return match and int(match[1])
 
 
 def _narrowed_union(branches: Sequence[Json], values: Sequence[Any], place: str) -> Json:
@@ -273,8 +307,9 @@ def _array(value: Any, node: Json, path: tuple[str | int, ...]) -> Iterator[Faul
     if not node["minItems"] <= len(value) <= node["maxItems"]:
         yield f"it has {len(value)} items, not {node['minItems']} to {node['maxItems']}", path
         return
+    own = node.get("prefixItems", ())
     for place, item in enumerate(value):
-        yield from faults(item, node["prefixItems"][place] if "prefixItems" in node else node["items"], (*path, place))
+        yield from faults(item, own[place] if place < len(own) else node["items"], (*path, place))
 
 
 def _string(value: Any, node: Json, path: tuple[str | int, ...]) -> Iterator[Fault]:
@@ -320,4 +355,15 @@ def _shown(value: object) -> str:
     return shorten(value if isinstance(value, int | float) else repr(value), 80)
 
 
-__all__ = ["FORMATS", "decimals", "faults", "has_field", "is_among", "longest", "narrowed", "narrowed_at", "tagged"]
+__all__ = [
+    "FORMATS",
+    "decimals",
+    "faults",
+    "has_field",
+    "is_among",
+    "longest",
+    "narrowed",
+    "narrowed_at",
+    "parts_of",
+    "tagged",
+]

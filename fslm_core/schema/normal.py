@@ -17,7 +17,7 @@ from ..errors import SchemaError, shorten
 from ..lazy import lazy
 from ..message import Problem, digest
 from .canonical import canonical, dumps, loads
-from .fit import FORMATS, decimals, faults, has_field, longest, narrowed_at
+from .fit import FORMATS, decimals, faults, has_field, longest, narrowed_at, parts_of
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -77,8 +77,9 @@ class Schema:
         """Return a copy in which each named field takes only the values given; null stays if it was there.
 
         Args:
-            allowed: by field; a dotted path leads into objects, through lists and unions: ``slots.name``. Of a union of
-                objects that one field tells apart, the values are that field's.
+            allowed: by field; a dotted path leads into objects, through lists and unions: ``slots.name``, of one item
+                of a list ``slots[0].name``. Of a union of objects that one field tells apart, the values are that
+                field's.
 
         Raises:
             SchemaError: no value is left, a value lies outside the static type, or the field cannot be narrowed.
@@ -91,14 +92,14 @@ class Schema:
         'town' is not one of ["date"]
         """
         tree = self.tree
-        for field, values in allowed.items():
+        for field, values in sorted(allowed.items(), key=lambda each: "[" in each[0]):  # all items before one of them
             plain = list({(type(v), v): v for v in map(_plain, values)}.values())
-            tree = narrowed_at(tree, field.split("."), plain, f"{where or self.name}.{field}")
+            tree = narrowed_at(tree, parts_of(field), plain, f"{where or self.name}.{field}")
         return Schema(self.name, tree) if allowed else self
 
     def has(self, path: str) -> bool:
         """Whether there is a field at a dotted path, through lists and unions."""
-        return has_field(self.tree, path.split("."))
+        return has_field(self.tree, parts_of(path))
 
     def problems(self, value: object) -> list[Problem]:
         """Say what of ``value`` (JSON data) does not fit the schema: the first 20 problems."""

@@ -176,10 +176,14 @@ class _Reader:
         )
 
     def _array(self, node: Json, where: str) -> SearchStrategy[Any]:
-        if "prefixItems" in node:
-            return st.tuples(*(self.strategy(part, where) for part in node["prefixItems"])).map(list)
+        own = [self.strategy(part, where) for part in node.get("prefixItems", ())]
+        if own and not node.get("items"):
+            return st.tuples(*own).map(list)
         item = self.strategy(node.get("items", {}), f"{where}[]")
         low, high = node.get("minItems", 0), node.get("maxItems")
+        if own:
+            sizes = st.integers(low, _within(low, high, max(len(own), _ITEMS)))
+            return sizes.flatmap(lambda n: st.tuples(*own[:n], *[item] * (n - len(own))).map(list))
         if node.get("uniqueItems"):
             return st.lists(item, min_size=low, max_size=high or low + _ITEMS, unique_by=dumps)
         usual = st.lists(item, min_size=low, max_size=_within(low, high, _ITEMS))

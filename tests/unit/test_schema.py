@@ -424,8 +424,58 @@ def test_where_no_value_is_left_a_list_of_objects_is_empty(accepts: Accepts) -> 
             normalise(Heard).narrow({path: []})
 
 
+@pytest.mark.torch
+def test_one_item_of_a_list_is_narrowed_and_a_list_ends_where_nothing_is_left(accepts: Accepts) -> None:
+    words = create_model(
+        "Words", each=(Annotated[list[Colour], Field(min_length=1, max_length=3)], ...), more=(bool, ...)
+    )
+    red, blue, odd = (colour.value for colour in Colour)
+    first = normalise(words).narrow({"each[1]": [blue], "each": [red, blue]})
+    ended = normalise(words).narrow({"each[2]": [], "each[0]": [red]})
+    cases = [
+        (
+            first,
+            [[red], [blue, blue], [red, blue, red]],
+            [[], [red, red], [odd], [red, blue, odd], [red, blue, red, red]],
+        ),
+        (ended, [[red], [red, odd]], [[blue], [red, red, red]]),
+    ]
+    for schema, takes, refuses in cases:
+        for each in takes:
+            value = {"each": each, "more": True}
+            assert schema.problems(value) == [] and accepts(schema, dumps(value)), each
+            assert len(dumps(value).encode()) <= schema.max_bytes
+        for each in refuses:
+            value = {"each": each, "more": True}
+            assert schema.problems(value) and not accepts(schema, dumps(value)), each
+    slots = normalise(Heard).narrow({"slots[0].name": ["date"], "pair[1]": ["red"]})
+    good = {"slots": [], "least": [{"name": "town", "value": "x"}], "slot": None, "move": SWIM, "pair": [blue, red]}
+    town = {"name": "town", "value": "x"}
+    assert accepts(slots, dumps(good)) and slots.problems(good) == []
+    for change in ({"slots": [town]}, {"pair": [red, blue]}):
+        assert slots.problems({**good, **change}) and not accepts(slots, dumps({**good, **change}))
+    assert slots.problems({**good, "slots": [{**town, "name": "date"}, town]}) == []
+    with pytest.raises(SchemaError, match="leaves no value"):
+        normalise(words).narrow({"each[0]": []})
+
+
 @pytest.mark.parametrize(
-    "path", ["slots.nothing", "slots.name.more", "pair.x", "nothing", "", "slots.", "move.nothing"]
+    "path",
+    [
+        "slots[9]x.name",
+        "each[",
+        "slots[x].name",
+        "slots[99].name",
+        "pair[2]",
+        "slot[0].name",
+        "slots.nothing",
+        "slots.name.more",
+        "pair.x",
+        "nothing",
+        "",
+        "slots.",
+        "move.nothing",
+    ],
 )
 def test_a_path_that_the_output_does_not_have_is_not_narrowed(path: str) -> None:
     assert not normalise(Heard).has(path) and normalise(Heard).has("slots.name") and normalise(Heard).has("move.word")

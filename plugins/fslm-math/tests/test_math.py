@@ -42,13 +42,13 @@ def test_where_votes_disagree_a_person_is_asked() -> None:
 
 def test_a_division_by_zero_has_no_vote() -> None:
     given = {"question": "Ann has 8 pens in 0 boxes and 2 bags. How many pens are in a bag?"}
-    outcome = run_stack(solve, given, replies=replies(*[["8/0"]] * 3, *[["8/2"]] * 4))
+    outcome = run_stack(solve, given, replies=replies(*[["8*0", "2/x"]] * 3, *[["8/2"]] * 4))
     assert outcome.output.answer == 4
     assert outcome.run.messages["sure.vote.ballot"].content.silent == [0, 1, 2]
 
 
 def test_where_most_equations_come_to_nothing_a_person_is_asked() -> None:
-    outcome = run_stack(solve, PENS, replies=replies(*[["4-5"]] * 5, ["12-5"], ["12-5"]))
+    outcome = run_stack(solve, PENS, replies=replies(*[["12-5", "4-x"]] * 5, ["12-5"], ["12-5"]))
     assert outcome.run.status == "review"
     said = outcome.run.messages["sure.vote"]
     assert isinstance(said, Skipped) and said.when == "on_error: stage-failed"
@@ -64,6 +64,7 @@ def test_a_step_of_other_numbers_cannot_be_written() -> None:
     ("question", "why"),
     [
         ("How many pens are left?", "no number"),
+        ("Ann has 3 pens. How many are left?", "one number"),
         (" ".join(map(str, range(20, 40))), "more than 12 different numbers"),
         ("Ann has 1234567890123 pens and 3 cups.", "too many digits"),
         ("Ann has 0.12345678 pens and 3 cups.", "too many digits"),

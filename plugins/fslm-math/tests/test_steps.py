@@ -59,11 +59,20 @@ def test_a_number_is_shown_without_loss(value: Fraction) -> None:
     assert Fraction(shown(value)) == value
 
 
-@given(st.lists(st.integers(1, 99).map(str), max_size=5))
-def test_every_choice_is_a_step_of_its_own_and_products_have_one_order(values: list[str]) -> None:
-    found = choices(values)
+@given(st.lists(st.integers(0, 99).map(str), max_size=5), st.integers(0, 2))
+def test_every_choice_is_a_step_of_its_own_and_products_have_one_order(values: list[str], place: int) -> None:
+    found = choices(values, place)
     assert len(found) == len(set(found))
     for step in found:
         left, sign, right = next((*step.partition(s),) for s in "+-*/" if s in step)
-        assert {left, right} <= {*values, "x", "y"}
+        assert {left, right} <= {*values, *"xy"[:place]}
         assert sign in "-/" or left == right or f"{right}{sign}{left}" not in found
+        assert place < 2 or "y" in (left, right)
+
+
+@given(st.lists(st.integers(1, 99).map(str), min_size=2, max_size=4))
+def test_what_may_come_first_comes_to_a_number(values: list[str]) -> None:
+    found = choices(values, 0)
+    assert found
+    for step in found:
+        assert calculate([step])[0] >= 0

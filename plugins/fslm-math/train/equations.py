@@ -59,7 +59,6 @@ def infix(text: str) -> Tree:
 
 def steps_of(tree: Tree, values: Sequence[str]) -> list[str] | None:
     """A tree as steps, innermost first, in the one order of its operands; None where the numbers do not allow it."""
-    allowed = set(choices(values))
     tree = _without_percent(tree, values)
     steps: list[str] = []
 
@@ -73,6 +72,7 @@ def steps_of(tree: Tree, values: Sequence[str]) -> list[str] | None:
         forms = [f"{operands[0]}{sign}{operands[1]}"]
         if sign in "+*":
             forms.append(f"{operands[1]}{sign}{operands[0]}")
+        allowed = choices(values, len(steps))
         step = next((form for form in forms if form in allowed), None)
         if step is None:
             return None

@@ -55,7 +55,8 @@ class Problem:
     @property
     def writable(self) -> bool:
         """Whether the stage could write these steps."""
-        return set(self.steps) <= set(choices(values_of(self.question)))
+        values = values_of(self.question)
+        return all(step in choices(values, place) for place, step in enumerate(self.steps))
 
 
 def read(path: Path) -> Iterator[Row]:

@@ -33,7 +33,7 @@ equation = Stage(
     prompt=here / "equation/prompt.jinja",
     model=SLM(base="smollm2-135m", adapter=here / "equation/adapter"),
     decoding=Decoding(temperature=0.7),
-    narrow={"steps": "choices"},
+    narrow={"steps[0]": "first", "steps[1]": "second", "steps[2]": "third"},
     description="The steps that answer a question, written with its own numbers.",
 )
 

@@ -26,8 +26,8 @@ class Question(BaseModel):
     @classmethod
     def _can_be_calculated(cls, question: str) -> str:
         found, also = list(find(question)), implied(question)
-        if not found:
-            raise ValueError("the question has no number to calculate with")
+        if len(found) + len(also) < 2:
+            raise ValueError(f"the question has {'one number' if found else 'no number'} to calculate with, not two")
         if len({number.value for number in found} | set(also)) > MOST_NUMBERS:
             raise ValueError(f"the question has more than {MOST_NUMBERS} different numbers")
         for number in found:
@@ -66,9 +66,19 @@ class Numbered(BaseModel):
         return [*(number.value for number in self.numbers), *self.implied]
 
     @property
-    def choices(self) -> list[str]:
-        """Every step that these numbers allow."""
-        return choices(self.values)
+    def first(self) -> list[str]:
+        """What these numbers allow as the first step."""
+        return choices(self.values, 0)
+
+    @property
+    def second(self) -> list[str]:
+        """What they allow as the second."""
+        return choices(self.values, 1)
+
+    @property
+    def third(self) -> list[str]:
+        """What they allow as the third."""
+        return choices(self.values, 2)
 
 
 class Equation(BaseModel):

@@ -23,21 +23,35 @@ class CalculationError(ValueError):
     """An equation that comes to no number: it says which step, and why."""
 
 
-def choices(values: Sequence[str]) -> list[str]:
-    """Every step that can be written with these values, in one fixed order.
+def choices(values: Sequence[str], place: int) -> list[str]:
+    """What the first step (``place`` 0), the second or the third may be with these values, in one fixed order.
 
-    >>> [step for step in choices(["28", "7"]) if "x" not in step and "y" not in step]
-    ['28+7', '28*7', '28-7', '7-28', '28/7', '7/28']
+    A step uses results of earlier steps only, the third always that of the second: else the second were for nothing.
+    Steps that are sure to be refused, such as ``7-28``, are not among them.
+
+    >>> choices(["28", "7"], 0)
+    ['28+7', '28*7', '28-7', '28/7', '7/28']
+    >>> choices(["28"], 1)
+    ['x+28', 'x*28', 'x-28', '28-x', 'x/28', '28/x']
     """
     numbers = list(dict.fromkeys(values))
-    found = [step for pair in combinations([*RESULTS, *numbers], 2) for step in _of(*pair)]
-    twice = [value for value in numbers if values.count(value) > 1]
-    return [*found, *(f"{value}{sign}{value}" for value in twice for sign in "+*-/")]
+    found = [step for pair in combinations([*RESULTS[:place], *numbers], 2) for step in _of(*pair)]
+    found += [f"{value}{sign}{value}" for value in numbers if values.count(value) > 1 for sign in "+*-/"]
+    return [step for step in found if not _is_hopeless(step) and (place < 2 or RESULTS[1] in step)]
 
 
 def _of(left: str, right: str) -> Iterator[str]:
     yield from (f"{left}+{right}", f"{left}*{right}")
     yield from (f"{a}{sign}{b}" for sign in "-/" for a, b in ((left, right), (right, left)))
+
+
+def _is_hopeless(step: str) -> bool:
+    """Whether a step of two numbers comes to less than zero, or divides by zero."""
+    try:
+        calculate([step])
+    except CalculationError:
+        return not any(name in step for name in RESULTS)
+    return False
 
 
 def calculate(steps: Sequence[str]) -> tuple[Fraction, list[str]]:

@@ -69,7 +69,7 @@ both = Stage(
     output=Both,
     prompt=prompt("both"),
     model=SLM(BASE, adapter=here / "both/adapter"),
-    narrow={"steps": "choices"},
+    narrow=equation.narrow,
 )
 shots = Stage(
     "control.shots",
@@ -79,7 +79,7 @@ shots = Stage(
     "{% block user %}" + SHOTS + "\n\n{{ told }} {{ asked }}{% endblock %}",
     model=SLM(BASE),
     decoding=Decoding(),
-    narrow={"steps": "choices"},
+    narrow=equation.narrow,
 )
 
 once = Stack(
