@@ -255,15 +255,19 @@ class _Answer:
                 hint="try again, and see the server's log",
             )
         text = "".join(self.texts)
-        texts, logprobs = self._tokens(text)
+        entries = self._tokens(text)
+        texts = _texts(entries)
+        runners = tuple(map(_runner_up, entries))
         details = usage.get("prompt_tokens_details") or {}
         alone = usage.get("completion_tokens", 0) if self.index == 0 else 0
         return Generation(
             text=text,
             index=self.index,
             texts=texts,
-            logprobs=logprobs,
+            logprobs=tuple(min(0.0, float(entry["logprob"])) for entry in entries) if entries else None,
             forced=(False,) * len(texts),
+            runners_up=tuple(runner and (-1, runner[1]) for runner in runners),
+            runner_texts=tuple(runner and runner[0] for runner in runners),
             finish_reason="length" if self.finish == "length" else "stop",
             counts=Counts(
                 prompt=usage.get("prompt_tokens", 0),
@@ -273,19 +277,29 @@ class _Answer:
             times=Times(prefill=(self.first or end) - start, decode=end - (self.first or end)),
         )
 
-    def _tokens(self, text: str) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
-        """Token texts and log-probabilities, or nothing where they do not add up to the text."""
+    def _tokens(self, text: str) -> Sequence[dict[str, Any]]:
+        """What the server told of each token; nothing where the tokens do not add up to the text."""
         for entries in (self.entries, self.entries[:-1]):  # some servers list the end token too
-            texts = _texts(entries)
-            if entries and "".join(texts) == text:
-                return texts, tuple(min(0.0, float(entry["logprob"])) for entry in entries)
-        return (), None
+            if "".join(_texts(entries)) == text:
+                return entries
+        return ()
 
 
 def _texts(entries: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     """Token texts; a character split over tokens belongs to its last."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     return tuple(decoder.decode(bytes(e["bytes"])) if e.get("bytes") is not None else e["token"] for e in entries)
+
+
+def _runner_up(entry: dict[str, Any]) -> tuple[str, float] | None:
+    """The likeliest token that was not taken, with its log-probability; None where the server tells none, or half a
+    character."""
+    others = [other for other in entry.get("top_logprobs") or () if other.get("token") != entry["token"]]
+    if not others:
+        return None
+    best = max(others, key=lambda other: float(other["logprob"]))
+    text = "".join(_texts([best]))
+    return (text, min(0.0, float(best["logprob"]))) if text and "\ufffd" not in text else None
 
 
 async def _events(lines: AsyncIterator[str], server: str) -> AsyncIterator[dict[str, Any]]:

@@ -130,7 +130,7 @@ class Generation:
             belongs to its last one).
         logprobs: natural log of the probability given to the chosen token among those the grammar
             allowed; None as a whole where the backend has none; 0.0 at forced places.
-        runners_up: the second most likely allowed token and its log-probability, or None.
+        runners_up: the second most likely allowed token (-1: its id is not known) and its log-probability, or None.
         runner_texts: the text that token would have added, or None; empty where the backend does not tell.
         forced: True where the grammar allowed one continuation only.
         finish_reason: ``stop`` at the model's or the grammar's end, ``length`` at ``max_tokens``.

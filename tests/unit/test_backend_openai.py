@@ -187,6 +187,23 @@ def test_a_split_character_belongs_to_its_last_token_and_a_listed_end_is_left_ou
     assert (last.texts, last.logprobs) == (("", "🦊"), (-0.1, -0.2))
 
 
+def test_the_runner_up_is_the_likeliest_token_that_was_not_taken(server: Server) -> None:
+    fox = "🦊".encode()
+    listed = [
+        {**entry("ye", -0.7), "top_logprobs": [entry("ye", -0.7), entry("n", -0.9), entry("x", -4)]},
+        {**entry("s", -1.5), "top_logprobs": [entry("p", -0.2), entry("s", -1.5)]},
+        {**entry("!", -0.1), "top_logprobs": [entry("!", -0.1), entry("?", -3, fox[:2])]},
+        {**entry(".", -0.1), "top_logprobs": []},
+    ]
+    server.play = lambda h: stream(
+        h, delta("yes!.", logprobs={"content": listed}, finish_reason="stop"), "data: [DONE]"
+    )
+    last = pieces(server)[-1]
+    assert isinstance(last, Generation)
+    assert last.runner_texts == ("n", "p", None, None)
+    assert last.runners_up == ((-1, -0.9), (-1, -0.2), None, None)
+
+
 def test_length(server: Server) -> None:
     server.play = lambda handler: stream(handler, *events("Good", finish="length"))
     last = pieces(server)[-1]
