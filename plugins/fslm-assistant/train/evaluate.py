@@ -1,11 +1,14 @@
 """Score the stack and its controls on dialogues that nothing was trained on or chosen by.
 
-    python evaluate.py --data DIR --out FILE [--part dev|select] [--seen N] [--unseen N] [--control] [--linear]
+    python evaluate.py --data DIR --out FILE [--part dev|select] [--seen N] [--unseen N] [--ways WAY …] [--wrong FILE]
 
-Two ways, turn by turn. *On gold*: each step by itself, fed with what was annotated before it. *On predictions*: the
-stack goes through the whole dialogue with the state that it made itself; as user turns answer what was said in the
-recorded dialogue, the assistant's last utterance and what it proposed are taken from there. Calls are served from the
-recorded results. ``select`` scores dialogues held back from training, to choose by; ``dev`` is opened to report alone.
+Turn by turn. *On gold*: each step by itself, fed with what was annotated before it. *On predictions*: the stack goes
+through the whole dialogue with the state that it made itself; as user turns answer what was said in the recorded
+dialogue, the assistant's last utterance and what it proposed are taken from there. Calls are served from the recorded
+results. The controls: ``whole`` is one adapter for the whole turn, on its own predictions too; ``linear`` a linear
+classifier of the intent, which needs ``rows/``. With ``--wrong`` the runs are kept in the trace, and the file has those
+with a fault: ``fslm trace show RUN`` explains one. ``select`` scores dialogues held back from training, to choose by;
+``dev`` is opened to report alone.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -37,6 +40,7 @@ from fslm_core.settings import Settings
 
 HERE = Path(__file__).parent
 AT_ONCE = 8
+WAYS = ("gold", "predicted", "whole", "linear")
 
 
 def sample(data: Path, part: str, seen: int, unseen: int) -> dict[str, list[list[GoldTurn]]]:
@@ -185,16 +189,19 @@ def predicted_hits(found: list[list[GoldTurn]], ran: list[list[Run[Any] | None]]
                 for name in ("intent", "move", "joint goal", "act", served):
                     yield Hit(f"{prefix} {name}", t.dialogue, False)
                 continue
-            said = contents(run)
-            yield Hit(f"{prefix} intent", t.dialogue, said["intent"].intent == t.intent)
-            yield Hit(f"{prefix} move", t.dialogue, said["intent"].move == t.move)
-            yield Hit(f"{prefix} joint goal", t.dialogue, same_state(said["settle"].slots, t.slots))
-            yield from call_hits(prefix, t, said["call"].call)
-            acted = said.get("act", said["intent"])
-            yield Hit(f"{prefix} act", t.dialogue, acted.act == t.act)
-            filled = said.get("fill")
-            if isinstance(filled, Content) and filled.facts and filled.act in ("CONFIRM", "OFFER", "INFORM", "SUCCESS"):
-                yield Hit(f"{prefix} reply says all", t.dialogue, says(said["reply"].reply, filled.facts))
+            yield from (replace(hit, run=run.id) for hit in _turn_hits(t, contents(run), prefix))
+
+
+def _turn_hits(t: GoldTurn, said: dict[str, Any], prefix: str) -> Iterable[Hit]:
+    """What one turn came to."""
+    yield Hit(f"{prefix} intent", t.dialogue, said["intent"].intent == t.intent)
+    yield Hit(f"{prefix} move", t.dialogue, said["intent"].move == t.move)
+    yield Hit(f"{prefix} joint goal", t.dialogue, same_state(said["settle"].slots, t.slots))
+    yield from call_hits(prefix, t, said["call"].call)
+    yield Hit(f"{prefix} act", t.dialogue, said.get("act", said["intent"]).act == t.act)
+    filled = said.get("fill")
+    if isinstance(filled, Content) and filled.facts and filled.act in ("CONFIRM", "OFFER", "INFORM", "SUCCESS"):
+        yield Hit(f"{prefix} reply says all", t.dialogue, says(said["reply"].reply, filled.facts))
 
 
 def linear_hits(found: list[list[GoldTurn]]) -> Iterable[Hit]:
@@ -223,32 +230,39 @@ def main() -> None:
     parser.add_argument("--part", choices=("dev", "select"), default="dev")
     parser.add_argument("--seen", type=int, default=50, metavar="N", help="dialogues of services seen in training")
     parser.add_argument("--unseen", type=int, default=50, metavar="N", help="dialogues of other services")
-    parser.add_argument("--control", action="store_true", help="score the one adapter for the whole turn, too")
-    parser.add_argument("--linear", action="store_true", help="and the linear classifier; it needs rows/")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["gold", "predicted"], help="what is scored")
+    parser.add_argument(
+        "--wrong", type=Path, metavar="FILE", help="keep runs in the trace, and list those with a fault"
+    )
     arguments = parser.parse_args()
     sampled = sample(arguments.data, arguments.part, arguments.seen, arguments.unseen)
-    stacks: dict[str, Stack[Any, Any]] = {"predicted": assistant}
-    if arguments.control:
+    stacks: dict[str, Stack[Any, Any]] = {"predicted": assistant} if "predicted" in arguments.ways else {}
+    if "whole" in arguments.ways:
         sys.path.insert(0, str(HERE / "control"))
         from whole_turn import control
 
-        stacks["control"] = control
+        stacks["whole"] = control
     told: dict[str, Any] = {"seconds": {}}
-    with Engine(stacks=list(stacks.values()), settings=Settings(), trace=False, max_in_flight=AT_ONCE) as engine:
+    keep = arguments.wrong is not None
+    with Engine(stacks=list(stacks.values()), settings=Settings(), trace=keep, max_in_flight=AT_ONCE) as engine:
         for name, found in sampled.items():
             if not found:
                 continue
             hits: list[Hit] = []
-            clock = time.perf_counter()
-            hits += gold_hits(engine, [turn for dialogue in found for turn in dialogue])
-            told["seconds"][f"{name}, on gold"] = round(time.perf_counter() - clock)
+            if "gold" in arguments.ways:
+                clock = time.perf_counter()
+                hits += gold_hits(engine, [turn for dialogue in found for turn in dialogue])
+                told["seconds"][f"{name}, on gold"] = round(time.perf_counter() - clock)
             for prefix, stack in stacks.items():
                 clock = time.perf_counter()
                 hits += predicted_hits(found, asyncio.run(run_all(engine, stack, found)), prefix)
                 told["seconds"][f"{name}, {prefix}"] = round(time.perf_counter() - clock)
-            if arguments.linear:
+            if "linear" in arguments.ways:
                 hits += linear_hits(found)
             told[name] = report(hits)
+            if keep:
+                with arguments.wrong.open("a", encoding="utf-8") as file:
+                    file.writelines(json.dumps(asdict(hit)) + "\n" for hit in hits if hit.run and not hit.right)
             arguments.out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
             for figure, its in told[name].items():
                 print(

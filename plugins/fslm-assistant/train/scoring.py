@@ -23,6 +23,8 @@ class Hit:
     figure: str
     dialogue: str
     right: bool
+    run: str = ""
+    """Where there was one: its id, under which the trace has it."""
 
 
 @dataclass(frozen=True)
