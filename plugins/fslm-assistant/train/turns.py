@@ -168,7 +168,8 @@ def move_of(acts: set[str]) -> str:
 
 def told_of(actions: list[Any], text: str) -> list[dict[str, str]]:
     """The slots that a turn gives values to, in the order in which it says them."""
-    told = {slot: values[0] for act, slot, values in actions if act in ("INFORM", "SELECT") and slot and values}
+    said = [(slot, values) for act, slot, values in actions if act in ("INFORM", "SELECT") and slot and values]
+    told = {slot: " ".join(values[0].split()) for slot, values in said}
 
     def place(value: str) -> int:
         return text.lower().find(value.lower()) % (len(text) + 1)

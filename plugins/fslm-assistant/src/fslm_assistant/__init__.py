@@ -35,7 +35,7 @@ slots = Stage(
     output=Told,
     prompt=here / "slots/prompt.jinja",
     model=adapted("slots"),
-    narrow={"told.slot": "settable", "asked": "askable"},
+    narrow={"told.slot": "settable", "told.value": "sayable", "asked": "askable"},
     description="The slots that the turn gives values to, and those it asks for.",
 )
 act = Stage(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, computed_field
 
-from .schema import Record, Service, Task
-from .values import NONE
+from .schema import Record, Service, Slot, Task
+from .values import DONT_CARE, NONE, spans
 
 Move = Literal["tell", "accept", "refuse", "others", "close"]
 ActName = Literal["REQUEST", "CONFIRM", "OFFER", "INFORM", "SUCCESS", "FAILURE", "SUGGEST", "MORE", "GOODBYE"]
 Name = Annotated[str, Field(min_length=1, max_length=40)]
-Value = Annotated[str, Field(min_length=1, max_length=60)]
+MOST_OF_A_VALUE = 60
+"""Characters."""
+Value = Annotated[str, Field(min_length=1, max_length=MOST_OF_A_VALUE)]
 Row = dict[str, str]
 
 
@@ -108,6 +111,12 @@ class Tasked(BaseModel):
     task: Task
 
 
+def sayable(text: str, slots: Sequence[Slot]) -> list[str]:
+    """What the slots' values can be after this was said."""
+    listed = [value for slot in slots for value in slot.values]
+    return [value for value in dict.fromkeys([DONT_CARE, *listed, *spans(text)]) if len(value) <= MOST_OF_A_VALUE]
+
+
 class Asked(BaseModel):
     """A turn as the stage that looks for slots reads it."""
 
@@ -118,6 +127,11 @@ class Asked(BaseModel):
     @property
     def settable(self) -> list[str]:
         return [slot.name for slot in self.task.slots]
+
+    @property
+    def sayable(self) -> list[str]:
+        """The values there can be: those of slots that have a list of them, and what was said."""
+        return sayable(self.text, self.task.slots)
 
     @property
     def askable(self) -> list[str]:

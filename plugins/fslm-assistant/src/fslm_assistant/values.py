@@ -50,6 +50,27 @@ _DATES = tuple(
 )
 
 
+_WORD = re.compile(r"\$?\w+")
+_LONGEST = 10
+"""Words of the longest value looked for: those of the training dialogues have nine at most."""
+
+
+def spans(text: str) -> list[str]:
+    """Whatever words of a text stand together, up to ten of them, also with the mark that follows them.
+
+    >>> spans("Two, please!")
+    ['Two', 'Two, please', 'Two, please!', 'please', 'please!']
+    """
+    words = list(_WORD.finditer(text))
+    found: dict[str, None] = {}
+    for place, first in enumerate(words):
+        for last in words[place : place + _LONGEST]:
+            found[text[first.start() : last.end()]] = None
+            if text[last.end() : last.end() + 1] in (".", "!", "?"):
+                found[text[first.start() : last.end() + 1]] = None
+    return list(found)
+
+
 def time_of(text: str) -> str | None:
     """A time as ``18:30``; None where the text is none.
 

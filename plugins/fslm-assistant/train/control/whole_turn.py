@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from fslm_assistant import BEFORE, CALLED
-from fslm_assistant.messages import Act, Dialogue, Reply, Told, Turn, Understood
+from fslm_assistant.messages import Act, Dialogue, Reply, Told, Turn, Understood, sayable
 from fslm_assistant.schema import Service
 from fslm_assistant.tools import call, open_turn, settle, task
 from fslm_assistant.values import NONE
@@ -39,6 +39,10 @@ class WholeHeard(BaseModel):
         return list(dict.fromkeys(name for intent in intents for name in (*intent.needs, *intent.takes)))
 
     @property
+    def sayable(self) -> list[str]:
+        return sayable(self.text, [slot for service in self.services for slot in service.slots])
+
+    @property
     def slot_names(self) -> list[str]:
         return list(dict.fromkeys(slot.name for service in self.services for slot in service.slots))
 
@@ -53,7 +57,13 @@ whole = Stage(
     output=WholeTurn,
     prompt=here / "prompt.jinja",
     model=SLM(base="smollm2-135m", adapter=here / "adapter"),
-    narrow={"intent": "names", "told.slot": "settable", "asked": "slot_names", "about": "slot_names"},
+    narrow={
+        "intent": "names",
+        "told.slot": "settable",
+        "told.value": "sayable",
+        "asked": "slot_names",
+        "about": "slot_names",
+    },
     description="A whole turn in one stage.",
 )
 
