@@ -40,7 +40,13 @@ SCRIPT: dict[str, list[dict[str, Any]]] = {
         {"act": "CONFIRM", "about": []},
         {"act": "SUCCESS", "about": []},
     ],
-    "assistant.reply": [{"reply": f"reply {n}"} for n in range(5)],
+    "assistant.reply": [
+        {"reply": "Where?"},
+        {"reply": "There are 2: The Copper Pan."},
+        {"reply": "There is Nonna Pia."},
+        *[{"reply": "So a table for 2 at Nonna Pia, today at 11 pm?"}] * 3,
+        {"reply": "It is booked."},
+    ],
 }
 TEXTS = ["I want Italian food.", "In Oldgate.", "Anything else?", "Book it for half past 7 in the evening.", "Yes."]
 
@@ -51,19 +57,26 @@ def test_a_dialogue_from_a_wish_to_a_booking() -> None:
     def answer(stage: str) -> Any:
         return lambda request: json.dumps(next(replies[stage]), separators=(",", ":"))
 
-    state, calls = Dialogue(), []
+    state, calls, runs = Dialogue(), [], []
     with Engine(trace=False, backend=ScriptedBackend({stage: answer(stage) for stage in SCRIPT})) as engine:
         for text in TEXTS:
             run = engine.run(assistant, {"text": text, "today": "2026-03-02"}, state=state)
             assert isinstance(run.state, Dialogue)
             state = run.state
             calls.append(run.output.call)
+            runs.append(run)
     assert [call and call.intent for call in calls] == [None, "FindRestaurants", None, None, "ReserveRestaurant"]
     assert calls[-1] is not None
     assert calls[-1].parameters == {
         "restaurant_name": "Nonna Pia", "time": "19:30", "date": "2026-03-02", "party_size": "2",
     }  # fmt: skip
-    assert state.turns[-2:] == ["Yes.", "reply 4"] and len(state.turns) == 8
+    assert state.turns[-2:] == ["Yes.", "It is booked."] and len(state.turns) == 8
+    plain = "Is this right? restaurant name: Nonna Pia; time: half past 7 in the evening; date: today; party size: 2."
+    assert runs[3].output.reply == plain
+    tried = runs[3].messages["reply.repair"].content.tries
+    assert [(each.remedy, each.kinds) for each in tried] == [
+        ("first", ["refused"]), ("again", ["refused"]), ("again", ["refused"]), ("instead", []),
+    ]  # fmt: skip
     assert state.act == "SUCCESS" and state.rows[0]["street_address"] == "2 Bell Square"
 
 

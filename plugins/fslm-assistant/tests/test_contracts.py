@@ -42,6 +42,12 @@ class TestReply(StageContract):
         return fslm_assistant.reply
 
 
+class TestPlain(ToolContract):
+    @pytest.fixture
+    def stage(self) -> Stage[Any, Any]:
+        return fslm_assistant.plain
+
+
 class TestOpen(ToolContract):
     @pytest.fixture
     def stage(self) -> Stage[Any, Any]:

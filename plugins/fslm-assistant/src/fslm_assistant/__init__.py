@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fslm_core import SLM, Stack, Stage, Step, files, hookimpl
+from pydantic import BaseModel
+
+from fslm_core import SLM, Again, Instead, Repair, Stack, Stage, Step, files, hookimpl
+from fslm_core.message import Problem
 
 from .messages import Act, Answer, Asked, Dialogue, Heard, Reply, Saying, Situation, Told, Turn, Understood
 from .tools import call, fill, open_turn, remember, settle, task
+from .wording import plain, unfaithful
 
 here = files(__name__)
 
@@ -54,6 +58,12 @@ reply = Stage(
     prompt=here / "reply/prompt.jinja",
     model=adapted("reply"),
     description="The act in plain language.",
+)
+worded = Repair(
+    "assistant.worded",
+    reply,
+    remedies=[Again(2, temperature=0.7), Instead(plain)],
+    description="The act in plain language: its values, all of them, and no other numbers.",
 )
 
 BEFORE = {"service": "session.service", "slots": "session.slots", "proposed": "session.proposed"}
@@ -100,7 +110,7 @@ assistant = Stack(
         Step(call, bind=CALLED),
         Step(act, bind={"asked": "settle.asked", "rows": "call.rows", "call": "call.call"}),
         Step(fill, bind=SAID),
-        Step(reply, bind={"act": "fill.act"}),
+        Step(worded, name="reply", bind={"act": "fill.act"}),
         Step(remember, bind=AFTER),
     ],
     session=Dialogue,
@@ -112,7 +122,12 @@ assistant = Stack(
 
 @hookimpl
 def fslm_stages() -> list[Stage[Any, Any]]:
-    return [intent, slots, act, reply, open_turn, task, settle, call, fill, remember]
+    return [intent, slots, act, reply, open_turn, task, settle, call, fill, plain, remember]
+
+
+@hookimpl
+def fslm_check_message(stage: Stage[Any, Any], message: BaseModel, input: BaseModel) -> list[Problem]:
+    return list(unfaithful(message, input)) if isinstance(message, Reply) and isinstance(input, Saying) else []
 
 
 @hookimpl
