@@ -63,7 +63,12 @@ _LABEL = TypeAdapter(Label)
 
 
 def read_labels(
-    connection: sqlite3.Connection, run: str | None = None, *, stage: str | None = None, stack: str | None = None
+    connection: sqlite3.Connection,
+    run: str | None = None,
+    *,
+    stage: str | None = None,
+    stack: str | None = None,
+    limit: int | None = None,
 ) -> list[Label]:
     """The labels of a run, a stage or a stack, the newest first. Call it inside a transaction."""
     if not has_labels(connection):
@@ -71,8 +76,8 @@ def read_labels(
     asked = {"labels.run": run, "labels.stage": stage, "runs.stack": stack}
     given = {column: value for column, value in asked.items() if value is not None}
     wanted = " AND ".join(f"{column} = ?" for column in given) or "TRUE"
-    sql = f"{_SELECT} WHERE {wanted} ORDER BY labels.at DESC, labels.run DESC, labels.step"
-    return [_label(row) for row in connection.execute(sql, tuple(given.values()))]
+    sql = f"{_SELECT} WHERE {wanted} ORDER BY labels.at DESC, labels.run DESC, labels.step LIMIT ?"
+    return [_label(row) for row in connection.execute(sql, (*given.values(), -1 if limit is None else limit))]
 
 
 def put_label(

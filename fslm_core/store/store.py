@@ -279,8 +279,19 @@ class TraceStore:
             row = find(connection, run)
             return put_label(connection, row, step, right=right, correction=correction, note=note, stack=stack)
 
-    def labels(self, run: str | None = None, *, stage: str | None = None, stack: str | None = None) -> list[Label]:
+    def labels(
+        self,
+        run: str | None = None,
+        *,
+        stage: str | None = None,
+        stack: str | None = None,
+        limit: int | None = None,
+    ) -> list[Label]:
         """What is said of messages, the newest first: of a run's, of a stage's, of a stack's, or of all.
+
+        Args:
+            run: named as for :meth:`run`.
+            limit: how many at most; all of them if not given.
 
         Raises:
             UnknownNameError: no such run, or several.
@@ -288,7 +299,7 @@ class TraceStore:
         """
         with self._reading() as connection:
             named = None if run is None else find(connection, run)["id"]
-            return read_labels(connection, named, stage=stage, stack=stack)
+            return read_labels(connection, named, stage=stage, stack=stack, limit=limit)
 
     def unlabel(self, run: str, step: str) -> Label:
         """Take back what was said of a message; returns it.
