@@ -35,6 +35,7 @@ from .drawing import (
     status_text,
     visible,
 )
+from .labels import drawn as labelled
 from .shadow import beside
 from .tree import Branch, few, tree
 
@@ -287,7 +288,7 @@ def _step(shown: _Shown, node: StoredNode, name: str, number: str) -> Iterator[R
     if node.content is not None:
         rows.append(("validated", fields(node.content, node.confidence, full)))
     if (label := _label_of(shown.run, node)) is not None:
-        rows.append(("label", _judged(label, full)))
+        rows.append(("label", labelled(label, full)))
     if node.abstained:
         rows.append(("unsure of", plain(clip("; ".join(_doubts(node)), full))))
     if node.attempts or node.seconds:  # a shape and its decisions cost nothing by themselves
@@ -301,14 +302,6 @@ def _step(shown: _Shown, node: StoredNode, name: str, number: str) -> Iterator[R
 def _label_of(run: StoredRun, node: StoredNode) -> Label | None:
     label = run.labels.get(node.step)
     return label if label is not None and label.node == node.id else None
-
-
-def _judged(label: Label, full: bool) -> Text:
-    """What somebody said of a message."""
-    said = Text("right", style="bold green") if label.right else Text("wrong", style="bold red")
-    if label.correction is not None:
-        said = Text.assemble(said, ", it should have been ", plain(clip(compact(label.correction), full)))
-    return Text.assemble(said, "; ", plain(clip(label.note, full))) if label.note else said
 
 
 def _because(when: str) -> Text:
