@@ -65,7 +65,7 @@ def fix(
     note: Note = "",
     as_json: AsJson = False,
 ) -> None:
-    """Write what a step should have said; a step that failed has nothing to be right, but can be fixed too.
+    """Write what a step should have said, also where it failed.
 
     It is checked against the step's output model, and what its input narrowed that to. `fslm trace export-training`
     makes training rows of it. To see what would have come of it, `fslm trace replay RUN --set STEP.FIELD=VALUE`.

@@ -111,15 +111,8 @@ def put_label(
             hint="correct a run that is kept with trace.content = 'full'",
         )
     node = _node(connection, run["id"], step)
-    if node["status"] != "ok" and (correction is None or node["status"] == "skipped"):
-        raise UsageError(
-            f"the step {'was passed over' if node['status'] == 'skipped' else 'failed'}: there is no message to label",
-            where=where,
-            expected="a step that said something, or one that failed and a correction for it",
-            hint="see `fslm trace show RUN`"
-            if node["status"] == "skipped"
-            else "write what it should have said: `fslm trace fix RUN STEP --value JSON`",
-        )
+    if node["status"] != "ok":
+        _require_fixable(node, run, correction, where)
     label = Label(
         run=node["run"],
         stack=run["stack"],
@@ -207,6 +200,24 @@ def _node(connection: sqlite3.Connection, run: str, step: str) -> sqlite3.Row:
         raise unknown_step(step, (name for (name,) in names if not name.endswith(CANDIDATE)), f"run {run}")
     row: sqlite3.Row = rows[0]
     return row
+
+
+def _require_fixable(node: sqlite3.Row, run: sqlite3.Row, correction: object, where: str) -> None:
+    """See that a step without a message failed for good, and is given a correction."""
+    if node["status"] == "failed" and correction is not None and run["status"] != "running":
+        return
+    if node["status"] == "skipped":
+        what, hint = "was passed over", "see `fslm trace show RUN`"
+    elif run["status"] == "running":
+        what, hint = "failed so far", "wait until the run has ended: it may try again"
+    else:
+        what, hint = "failed", "write what it should have said: `fslm trace fix RUN STEP --value JSON`"
+    raise UsageError(
+        f"the step {what}: there is no message to label",
+        where=where,
+        expected="a step that said something, or one that failed and a correction for it",
+        hint=hint,
+    )
 
 
 def _checked(

@@ -13,7 +13,7 @@ from ..plugins import PluginHost
 from ..schema import canonical, loads, plain_data
 from ..stack import Stack, places
 from ..stage import Stage
-from ..store import Label, StoredRun
+from ..store import Label, StoredNode, StoredRun
 from .rows import Row, checked
 
 NO_CORRECTION = "wrong, and nobody wrote what would have been right"
@@ -21,6 +21,7 @@ NOT_FULL = "the run was not kept in full"
 NO_STACK = "the run's stack is not installed"
 CHANGED = "the stack has no such step of the stage any more"
 NO_INPUT = "what the step was given cannot be told"
+OTHERWISE = "the stack gives the step something else now"
 NO_FIT = "it does not fit the stage as it is now"
 OLDER = "another label of the same input is newer"
 SAME = "another label of the same input says the same"
@@ -94,12 +95,12 @@ class Collected:
         known = [label for label in useful if self._is(nodes.get(plain_path(label.step)))]
         self._all([label for label in useful if label not in known], CHANGED)
         found = recall(run, stack, [label.step for label in known])
-        said = {node.id: node.content.json for node in run.nodes if node.content is not None}
+        by_id = {node.id: node for node in run.nodes}
         for label in known:
-            if label.step not in found.given:
+            if label.step in found.given and label.node in by_id:
+                self._row(label, found.given[label.step], by_id[label.node])
+            else:
                 self.skip(label, NO_INPUT, found.error)
-                continue
-            self._row(label, found.given[label.step], said.get(label.node))
 
     def _all(self, labels: list[Label], why: str, error: FslmError | None = None) -> None:
         for label in labels:
@@ -108,7 +109,10 @@ class Collected:
     def _is(self, node: object) -> bool:
         return isinstance(node, Stage) and node.name == self.stage.name
 
-    def _row(self, label: Label, value: Any, said: str | None) -> None:
+    def _row(self, label: Label, value: Any, node: StoredNode) -> None:
+        if self._asks_otherwise(value, node):
+            return self.skip(label, OTHERWISE)
+        said = None if node.content is None else node.content.json
         output = label.correction if label.correction is not None else loads(said or "null")
         row = checked({"input": plain_data(value), "output": output}, 0, self.stage)
         if isinstance(row, str):
@@ -119,6 +123,15 @@ class Collected:
             self.by_input[text_of(row)] = New(label, row, rejected)
         else:
             self.skip(label, SAME if there.row.target == row.target else OLDER)
+
+    def _asks_otherwise(self, value: Any, node: StoredNode) -> bool:
+        """Whether the same template asks with other data than it did: then this is not the input that it was."""
+        asked = node.attempts[-1].prompt if node.attempts else None
+        try:
+            now = self.stage.render(value)
+        except FslmError:  # it is told of when it is trained; the row itself is what it was
+            return False
+        return asked is not None and now != asked and now.static == asked.static
 
 
 def text_of(row: Row) -> str:

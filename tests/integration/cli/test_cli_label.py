@@ -295,7 +295,7 @@ def test_a_stage_that_changed_and_a_stack_that_is_gone_say_so(
         "from typing import Literal\n"
         "from pydantic import BaseModel\n"
         "from fslm_core import SLM, Stack, Stage, hookimpl\n"
-        "class Said(BaseModel):\n    text: str\n"
+        "class Said(BaseModel):\n    text: str\n    other: str = 'poor'\n"
         "class Label(BaseModel):\n    label: Literal['good', 'bad']\n"
         "stage = Stage('late.label', input=Said, output=Label, prompt='{{ text }}', model=SLM('smollm2-135m'))\n"
         "@hookimpl\n"
@@ -319,6 +319,8 @@ def test_a_stage_that_changed_and_a_stack_that_is_gone_say_so(
 
     assert "it does not fit the stage as it is now (1)" in changed("'good', 'bad'", "'fine', 'bad'")
     assert "what the step was given cannot be told (1)" in changed("text: str", "text: str\n    more: str")
+    elsewhere = "steps=[__import__('fslm_core').Step(stage, bind={'text': 'input.other'})]"
+    assert "the stack gives the step something else now (1)" in changed("steps=[stage]", elsewhere)
     assert "the run's stack is not installed (1)" in changed("Stack('late',", "Stack('late.other',")
     assert "no such step of the stage any more (1)" in changed(
         "steps=[stage]", "steps=[__import__('fslm_core').Step(stage, name='x')]"
