@@ -62,6 +62,15 @@ class Two(BaseModel):
     count: int | None
 
 
+class Heard(BaseModel):
+    heard: str = ""
+
+
+@tool("r.remember", version="1", pure=True)
+def remember(given: Code) -> Heard:
+    return Heard(heard=given.code)
+
+
 @tool("r.words", version="1", pure=True)
 def words(given: Text) -> Words:
     return Words(words=given.text.split())
@@ -199,6 +208,29 @@ def test_a_replay_whose_messages_were_edited_and_left_out(tmp_path: Path) -> Non
     with TraceStore.open(settings.trace_path, readonly=True) as store:
         run = store.run(again.id)
     assert held(run, stack) == ["last"] and recall(run, stack, ["last"]).given == {"last": Code(code="A2")}
+
+
+def test_what_a_session_s_turn_read(tmp_path: Path) -> None:
+    class Both(BaseModel):
+        text: str
+        heard: str
+
+    stack: Stack[Any, Any] = Stack(
+        "r",
+        input=Text,
+        output=Code,
+        steps=[Step(stage("both", Both, "{{ heard }}: {{ text }}"), bind={"heard": "session.heard"}), remember],
+        session=Heard,
+        writes="remember",
+    )
+    settings = load(data_dir=tmp_path)
+    with Engine(settings=settings, backend=ScriptedBackend({"r.both": GOOD}), content="full") as engine:
+        engine.run(stack, {"text": "one"}, session="s")
+        second = engine.run(stack, {"text": "two"}, session="s")
+    with TraceStore.open(settings.trace_path, readonly=True) as store:
+        run = store.run(second.id)
+    assert held(run, stack, at_least=2) == ["both", "remember"]
+    assert recall(run, stack, ["both"]).given == {"both": Both(text="two", heard="A1")}
 
 
 def test_what_cannot_be_told_is_said_why(tmp_path: Path) -> None:

@@ -133,9 +133,11 @@ def test_a_step_that_may_try_again_is_not_labelled_yet(path: Path) -> None:
         recorder.record_sync(RunStarted("R1", "post", message("R1", "input", Letter(text="It broke")), 0, 1.0))
         bad = Attempt(0, None, "{", (Problem("json", "cut off"),))
         recorder.record_sync(AttemptFailed("R1", "kind", node_id("R1", "kind"), bad, KIND, (), 1.0))
+        recorder.flush()
         with pytest.raises(UsageError, match="failed so far"):
             store.label("R1", "kind", correction={"kind": "bug"}, stack=post)
         recorder.record_sync(MessageEmitted("R1", message("R1", "answer", Reply(reply="other"), ANSWER)))
+        recorder.flush()
         assert store.label("R1", "answer", right=True).right
 
 
