@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from ..errors import InputError, UnknownNameError, UsageError
+from ..errors import FslmError, InputError, UnknownNameError, UsageError
 from ..message import CANDIDATE, plain_path
 from ..schema import Schema, dumps, plain_data
 from ..stack import Stack, places
@@ -60,6 +60,8 @@ class Label:
 
 
 _LABEL = TypeAdapter(Label)
+_LATEST = 253_370_764_800.0
+"""Unix seconds, with the year 9999."""
 
 
 def read_labels(
@@ -166,8 +168,10 @@ def checked_portable(labels: Any, run: Mapping[str, Any], nodes: Iterable[Mappin
             raise ValueError(f"a label of no step of the run: {label.step!r}")
         if run["content"] != "full" and (label.correction is not None or label.note):
             raise ValueError(f"a label with words, of a run kept as {run['content']}")
-        if abs(label.when) > 1e12 or (label.right and label.correction is not None):
-            raise ValueError(f"a label that nobody gave: {label.step!r}")
+        try:
+            dumps(_sound(label).correction)
+        except (FslmError, RecursionError) as error:
+            raise ValueError(f"a label that cannot be kept: {label.step!r}") from error
     return found
 
 
@@ -269,15 +273,28 @@ def _require_known(connection: sqlite3.Connection, node: sqlite3.Row, data: Mapp
 
 def _label(row: sqlite3.Row) -> Label:
     note = row["note"]
-    return _LABEL.validate_python(
-        {
-            **{name: row[name] for name in ("run", "stack", "step", "stage", "node", "content_id")},
-            "right": row["good"],
-            "correction": None if row["correction"] is None else json.loads(row["correction"]),
-            "note": note.decode("utf-8", "surrogatepass") if isinstance(note, bytes) else note,
-            "when": row["at"],
-        }
+    return _sound(
+        _LABEL.validate_python(
+            {
+                **{name: row[name] for name in ("run", "stack", "step", "stage", "node", "content_id")},
+                "right": row["good"],
+                "correction": None if row["correction"] is None else json.loads(row["correction"]),
+                "note": note.decode("utf-8", "surrogatepass") if isinstance(note, bytes) else note,
+                "when": row["at"],
+            }
+        )
     )
+
+
+def _sound(label: Label) -> Label:
+    """The label, if somebody can have given it.
+
+    Raises:
+        ValueError: nobody can.
+    """
+    if not 0 <= label.when < _LATEST or (label.right and label.correction is not None):
+        raise ValueError(f"a label that nobody gave: {label.step!r}")
+    return label
 
 
 def _row(label: Label) -> dict[str, Any]:
