@@ -55,20 +55,40 @@ def put_file(path: Path, content: str | bytes) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, made = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    put_files({path: content})
+
+
+def put_files(files: Mapping[Path, str | bytes], *, private: bool = False) -> None:
+    """Write texts, in UTF-8, or bytes into the places of what is there: all are written before the first is moved.
+
+    Args:
+        private: for their owner alone (0600); else a new file is readable for all, and an old one keeps its mode.
+
+    Raises:
+        OSError: one cannot be written; what was there stays.
+    """
+    made: dict[Path, str] = {}
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(made, path.stat().st_mode & 0o777 if path.exists() else 0o644)
-        os.replace(made, path)
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+            handle, made[path] = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            if not private:
+                os.chmod(made[path], path.stat().st_mode & 0o777 if path.exists() else 0o644)
+        for path, name in made.items():
+            os.replace(name, path)
     except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(made)
+        for name in made.values():
+            with suppress(FileNotFoundError):
+                os.unlink(name)
         raise
-    sync(path.parent)
+    for folder in {path.parent for path in files}:
+        sync(folder)
 
 
 def swap(made: Path, out: Path) -> None:
@@ -100,4 +120,4 @@ def sync(folder: Path) -> None:
         os.close(handle)
 
 
-__all__ = ["put_file", "put_whole", "sha256_of", "swap", "sync"]
+__all__ = ["put_file", "put_files", "put_whole", "sha256_of", "swap", "sync"]

@@ -73,21 +73,24 @@ def import_(
     """Take runs in from exports, or from the trace databases of other servers.
 
     The same id is the same run: one that is here already is passed over, so the same command completes an import that
-    was cut short. One that is here with other contents is left out and named, and the exit code is 1.
+    was cut short. One that is here with other contents is left out and named, and the exit code is 1. Labels come with
+    their runs; of two of one message the newer stands.
     """
     new: list[str] = []
     different: list[str] = []
-    same = 0
+    same = labels = 0
     with TraceStore.open(session_of(ctx).settings.trace_path) as store:
         for file in files:
             done = store.import_runs(file)
             new += done.runs
             different += done.different
             same += done.same
+            labels += done.labels
     if as_json:
-        screen.result(screen.as_json({"runs": new, "same": same, "different": different}))
+        screen.result(screen.as_json({"runs": new, "same": same, "different": different, "labels": labels}))
     else:
-        screen.say(f"{_count(len(new))} imported, {_count(same)} here already")
+        said = f", {labels:,} label{'s' * (labels != 1)} taken in" if labels else ""
+        screen.say(f"{_count(len(new))} imported, {_count(same)} here already{said}")
         for run in different:
             screen.warn(f"left out: something of that id is here, and differs: {run}")
     if different:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..errors import InputError
+from ..schema import loads
 from ..serve.inputs import MAX_INPUT, bare_field, decode, describe, parse
 
 STANDARD_INPUT = "-"
@@ -50,4 +51,16 @@ def typed_or_piped(argument: str) -> tuple[str, str]:
     return argument, "argument"
 
 
-__all__ = ["STANDARD_INPUT", "bare_field", "decode", "describe", "parse", "read", "typed_or_piped"]
+def json_or_text(text: str) -> Any:
+    """What a value on the command line means: JSON where it can be read as JSON, else the text itself.
+
+    >>> json_or_text("[1, null]"), json_or_text("track_refund")
+    ([1, None], 'track_refund')
+    """
+    try:
+        return loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+__all__ = ["STANDARD_INPUT", "bare_field", "decode", "describe", "json_or_text", "parse", "read", "typed_or_piped"]

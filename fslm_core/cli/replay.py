@@ -8,7 +8,7 @@ import typer
 
 from ..errors import ReviewNeeded, RunFailed, UsageError
 from ..message import LEFT_OUT, Message, Skipped
-from ..schema import loads, plain_data
+from ..schema import plain_data
 from ..stack import INPUT, SESSION
 from ..store import TraceStore
 from . import inputs, screen
@@ -92,10 +92,7 @@ def _edit(text: str) -> tuple[str, Any]:
             expected="STEP.FIELD=VALUE, or STEP=null to leave it out",
             hint="write --set intent.intent=track_refund; `fslm trace show RUN` has the steps' names",
         )
-    try:
-        return name.strip(), loads(value)
-    except (ValueError, RecursionError):
-        return name.strip(), value
+    return name.strip(), inputs.json_or_text(value)
 
 
 def _told(run: Run[Any]) -> dict[str, Any]:

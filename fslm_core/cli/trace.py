@@ -24,8 +24,10 @@ from .amounts import bytes_of, moment_of, seconds_of
 from .confirm import confirm_forgetting
 from .diff import diff
 from .exchange import export, import_
+from .label import fix, label, labels, unlabel
 from .replay import replay
 from .session import session_of
+from .training import export_training
 
 RunStatus = Literal["running", "succeeded", "failed", "cancelled", "review", "interrupted"]
 
@@ -47,12 +49,13 @@ def list_(
     stack: Annotated[str | None, typer.Option(help="Only runs of this stack.")] = None,
     status: Annotated[RunStatus | None, typer.Option(help="Only runs that ended so, or still run.")] = None,
     since: Since = None,
+    labelled: Annotated[bool, typer.Option("--labelled", help="Only runs of which a message is labelled.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
 ) -> None:
     """List the newest runs."""
     moment = _moment(since)
     with _store(ctx) as store:
-        rows = store.runs(limit, stack=stack, status=status, since=moment)
+        rows = store.runs(limit, stack=stack, status=status, since=moment, labelled=labelled)
     if as_json:
         screen.result(screen.as_json([asdict(row) for row in rows]))
     elif rows:
@@ -85,6 +88,11 @@ def show(
 
 app.command()(diff)
 app.command()(replay)
+app.command()(label)
+app.command()(fix)
+app.command()(labels)
+app.command()(unlabel)
+app.command("export-training")(export_training)
 
 
 @app.command()

@@ -292,7 +292,7 @@ class At(Place):
         if past is None:
             return None
         made = past.edited(work.node, work.path, work.where, value, self._walk.run.id, work.origin)
-        if made is not None and isinstance(work.node, Stage):
+        if made is not None and made.edited and isinstance(work.node, Stage):
             require_accepted(self._walk.host.check_message(work.node, made.content, value), work.where)
         return made
 

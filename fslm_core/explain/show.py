@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..message import LEFT_OUT, failed_with
-from ..store import RunRow, StoredContent, StoredNode, StoredRun, StoredSpan
+from ..store import Label, RunRow, StoredContent, StoredNode, StoredRun, StoredSpan
 from .drawing import (
     CLOSE,
     DEEP,
@@ -35,6 +35,7 @@ from .drawing import (
     status_text,
     visible,
 )
+from .labels import drawn as labelled
 from .shadow import beside
 from .tree import Branch, few, tree
 
@@ -67,8 +68,8 @@ def to_json(run: StoredRun) -> dict[str, Any]:
     """A run as plain JSON data: the same as :func:`show` tells, and the arrays token by token.
 
     Keys: ``run`` (id, stack, status, times, seed, error, …), ``input``, ``output`` (id, schema_id, model, kind,
-    data), ``output_parents``, ``fingerprints``, ``steps``, each with its ``attempts``, and ``shadows``, the candidates
-    that ran beside steps. Times are Unix seconds.
+    data), ``output_parents``, ``fingerprints``, ``steps``, each with its ``attempts`` and its ``label``, and
+    ``shadows``, the candidates that ran beside steps. Times are Unix seconds.
     """
     found = {
         "run": asdict(run.row),
@@ -76,7 +77,7 @@ def to_json(run: StoredRun) -> dict[str, Any]:
         "output": _content_json(run.output),
         "output_parents": list(run.output_parents),
         "fingerprints": run.fingerprints,
-        "steps": [_node_json(node) for node in run.nodes],
+        "steps": [{**_node_json(node), "label": _label_json(run, node)} for node in run.nodes],
         "shadows": [_node_json(node) for node in run.shadows],
     }
     shown: dict[str, Any] = shallow(found, DEEP)
@@ -286,6 +287,8 @@ def _step(shown: _Shown, node: StoredNode, name: str, number: str) -> Iterator[R
         asked = attempt.spans
     if node.content is not None:
         rows.append(("validated", fields(node.content, node.confidence, full)))
+    if (label := _label_of(shown.run, node)) is not None:
+        rows.append(("label", labelled(label, full)))
     if node.abstained:
         rows.append(("unsure of", plain(clip("; ".join(_doubts(node)), full))))
     if node.attempts or node.seconds:  # a shape and its decisions cost nothing by themselves
@@ -294,6 +297,11 @@ def _step(shown: _Shown, node: StoredNode, name: str, number: str) -> Iterator[R
         for shadow in shown.beside.get((node.step, node.index), ()):
             rows += beside(shadow, full)
     yield facts(rows)
+
+
+def _label_of(run: StoredRun, node: StoredNode) -> Label | None:
+    label = run.labels.get(node.step)
+    return label if label is not None and label.node == node.id else None
 
 
 def _because(when: str) -> Text:
@@ -369,6 +377,11 @@ def _content_json(content: StoredContent | None) -> dict[str, Any] | None:
         "kind": content.kind,
         "data": content.data,
     }
+
+
+def _label_json(run: StoredRun, node: StoredNode) -> dict[str, Any] | None:
+    label = _label_of(run, node)
+    return None if label is None else asdict(label)
 
 
 def _node_json(node: StoredNode) -> dict[str, Any]:

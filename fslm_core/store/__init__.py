@@ -15,6 +15,7 @@ from .exporting import Exported
 from .forget import Forgotten
 from .importing import Imported
 from .keep import ContentMode
+from .labels import Label
 from .marks import marks_of, unmarked
 from .recorder import OnFailure, Recorder, concerns_all
 from .redact import Redactor, bare_error, kind_of, spelt
@@ -29,6 +30,7 @@ __all__ = [
     "Forgotten",
     "Found",
     "Imported",
+    "Label",
     "OnFailure",
     "Recorder",
     "Redactor",

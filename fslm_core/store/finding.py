@@ -6,6 +6,7 @@ import sqlite3
 
 from ..errors import UnknownNameError
 from .rows import RunRow, StoredRun, read_row, read_run
+from .tables import has_labels
 from .typed import typed_row, typed_run
 
 LAST = "last"
@@ -15,6 +16,9 @@ _BEGINNING = "SELECT * FROM runs WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
 _STORED = {"running": "status = 'running'", "interrupted": "status IN ('interrupted', 'running')"}
 """What may stand in the file where a run is so: that its process is gone may not be written yet."""
 
+_LABELLED = "(SELECT DISTINCT run FROM labels) AS marked CROSS JOIN runs ON runs.id = marked.run"
+"""Few runs have labels, so it is from these that runs are looked up."""
+
 
 def newest(
     connection: sqlite3.Connection,
@@ -23,13 +27,17 @@ def newest(
     stack: str | None = None,
     status: str | None = None,
     since: float | None = None,
+    labelled: bool = False,
 ) -> list[RunRow]:
-    """The newest runs, newest first: of a stack, of a status, or begun since a moment in Unix seconds."""
+    """The newest runs, newest first: of a stack, of a status, begun since a moment in Unix seconds, with labels."""
+    if labelled and not has_labels(connection):
+        return []
     asked = {"stack": stack, "status": status, "since": since}
     stored = _STORED.get(status or "", "status = :status")
     wanted = [("stack = :stack", stack), (stored, status), ("started >= :since", since)]
     given = [words for words, value in wanted if value is not None]
-    sql = f"SELECT * FROM runs WHERE {' AND '.join(given) or 'TRUE'} ORDER BY started DESC, id DESC"
+    runs = _LABELLED if labelled else "runs"
+    sql = f"SELECT runs.* FROM {runs} WHERE {' AND '.join(given) or 'TRUE'} ORDER BY started DESC, id DESC"
     found: list[RunRow] = []
     for row in connection.execute(sql, asked):
         if len(found) >= limit:

@@ -70,8 +70,11 @@ class Problems:
         if len(self.first) < _SHOWN:
             self.first.append(f"{path.name}, line {number}: {shorten(text, 200)}")
 
-    def refuse(self) -> None:
+    def refuse(self, where: str = "the recipe's data") -> None:
         """Raise if there was any problem.
+
+        Args:
+            where: the rows are, for the error.
 
         Raises:
             TrainError: with the number of problems and the first of them.
@@ -79,7 +82,7 @@ class Problems:
         if self.count:
             raise TrainError(
                 f"{self.count} row{'s' * (self.count > 1)} cannot be trained on",
-                where="the recipe's data",
+                where=where,
                 found=shorten("; ".join(self.first), 290),
                 expected='{"input": {…}, "output": {…}} that fit the stage\'s models',
                 hint="mend or drop these rows; nothing was trained",
@@ -156,27 +159,36 @@ def _row(line: bytes, number: int, stage: Stage[Any, Any], path: Path, problems:
     except (ValueError, RecursionError) as error:
         problems.add(path, number, f"not JSON: {error}")
         return None
-    if not isinstance(data, dict) or not {"input", "output"} <= data.keys():
-        problems.add(path, number, "not an object with input and output")
+    row = checked(data, number, stage)
+    if isinstance(row, str):
+        problems.add(path, number, row)
         return None
+    return row
+
+
+def checked(data: Any, number: int, stage: Stage[Any, Any]) -> Row | str:
+    """The row that JSON data is, or what is wrong with it.
+
+    Args:
+        number: its line.
+    """
+    if not isinstance(data, dict) or not {"input", "output"} <= data.keys():
+        return "not an object with input and output"
     models: list[BaseModel] = []
     for part, kind in (("input", stage.input), ("output", stage.output)):
         try:
             models.append(kind.model_validate_json(json.dumps(data[part])))
         except ValidationError as error:
-            problems.add(path, number, f"{part}: " + "; ".join(map(str, problems_of(error))))
-            return None
+            return f"{part}: " + "; ".join(map(str, problems_of(error)))
     given, answer = models
     try:
         schema = stage.narrowed(given)
         wrong = schema.problems(plain_data(answer))
         target = canonical(answer)
     except FslmError as error:
-        problems.add(path, number, error.what)
-        return None
+        return error.what
     if wrong:
-        problems.add(path, number, "output: " + "; ".join(map(str, wrong)))
-        return None
+        return "output: " + "; ".join(map(str, wrong))
     return Row(number, given, answer, target, schema)
 
 
@@ -254,4 +266,15 @@ def _share(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:6]) / 2**48
 
 
-__all__ = ["Problems", "Row", "RowSets", "Rows", "class_weights", "read_rows", "read_sets", "split", "subset"]
+__all__ = [
+    "Problems",
+    "Row",
+    "RowSets",
+    "Rows",
+    "checked",
+    "class_weights",
+    "read_rows",
+    "read_sets",
+    "split",
+    "subset",
+]

@@ -34,7 +34,8 @@ def test_runs_go_out_and_come_in_elsewhere(
     shown = [fslm("trace", "show", run, "--json").data for run in runs]
 
     monkeypatch.setenv("FSLM_DATA_DIR", str(environment / "elsewhere"))
-    assert fslm("trace", "import", "one.jsonl", "--json").data == {"runs": [runs[0]], "same": 0, "different": []}
+    done = {"runs": [runs[0]], "same": 0, "different": [], "labels": 0}
+    assert fslm("trace", "import", "one.jsonl", "--json").data == done
     said = fslm("trace", "import", "runs.jsonl", str(environment / "data" / "trace.db"))
     assert said.code == 0 and "2 runs imported, 4 runs here already" in said.err
     assert [fslm("trace", "show", run, "--json").data for run in runs] == shown
