@@ -26,6 +26,7 @@ from .diff import diff
 from .exchange import export, import_
 from .replay import replay
 from .session import session_of
+from .stats import stats
 
 RunStatus = Literal["running", "succeeded", "failed", "cancelled", "review", "interrupted"]
 
@@ -85,6 +86,7 @@ def show(
 
 app.command()(diff)
 app.command()(replay)
+app.command()(stats)
 
 
 @app.command()

@@ -347,6 +347,11 @@ def to_database(text: str) -> str | bytes:
     return text
 
 
+def from_database(value: str | bytes | None) -> str | None:
+    """What :func:`to_database` was given."""
+    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
+
+
 def to_json(data: object) -> str:
     """Compact JSON."""
     return _COMPACT.encode(data)
@@ -379,4 +384,4 @@ def unpack(blob: bytes) -> dict[str, Any]:
     return data
 
 
-__all__ = ["Encoder", "Statement", "pack", "to_database", "to_json", "unpack"]
+__all__ = ["Encoder", "Statement", "from_database", "pack", "to_database", "to_json", "unpack"]

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from ..message import CANDIDATE, Problem, TokenTrace, Usage
 from ..prompt import Prompt, Role, Span
-from .encode import unpack
+from .encode import from_database, unpack
 from .keep import ContentMode
 from .owner import is_gone
 
@@ -198,7 +198,9 @@ def read_content(connection: sqlite3.Connection, content_id: str | None) -> Stor
     row = connection.execute("SELECT * FROM contents WHERE id = ?", (content_id,)).fetchone()
     if row is None:
         return None
-    content = StoredContent(row["id"], row["schema_id"], row["model"], _kind(row["kind"]), _text(row["json"]) or "null")
+    content = StoredContent(
+        row["id"], row["schema_id"], row["model"], _kind(row["kind"]), from_database(row["json"]) or "null"
+    )
     json.loads(content.json)  # damage is told here, where it is known what was read
     return content
 
@@ -221,7 +223,7 @@ def _node(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredNode:
         index=row["idx"],
         attempt=row["attempt"],
         status=row["status"],
-        when=_text(row["skipped_by"]),
+        when=from_database(row["skipped_by"]),
         parents=tuple(_json(row["parents"])),
         stage=row["stage"],
         plugin=row["plugin"],
@@ -262,7 +264,7 @@ def _later(row: sqlite3.Row, column: str) -> dict[str, Any]:
 
 def _column(row: sqlite3.Row, column: str) -> str | None:
     """The text in a column, None where a database of before does not have it."""
-    return _text(row[column]) if column in row.keys() else None  # noqa: SIM118 (a row's keys)
+    return from_database(row[column]) if column in row.keys() else None  # noqa: SIM118 (a row's keys)
 
 
 def _attempt(row: sqlite3.Row) -> StoredAttempt:
@@ -270,7 +272,7 @@ def _attempt(row: sqlite3.Row) -> StoredAttempt:
     return StoredAttempt(
         index=row["idx"],
         spans=None if spans is None else tuple(StoredSpan(t, r, s, f, n) for r, s, f, t, n in spans),
-        raw=_text(row["raw"]),
+        raw=from_database(row["raw"]),
         raw_chars=row["raw_chars"],
         problems=tuple(Problem(**p) for p in _json(row["problems"])),
         usage=_usage(row["usage"]),
@@ -306,12 +308,8 @@ def _usage(text: str | None) -> Usage:
 
 
 def _json(text: str | bytes | None) -> Any:
-    plain = _text(text)
+    plain = from_database(text)
     return None if plain is None else json.loads(plain)
-
-
-def _text(value: str | bytes | None) -> str | None:
-    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
 
 
 __all__ = [
