@@ -66,7 +66,9 @@ def list_(
 def show(
     ctx: typer.Context,
     run: Annotated[str, typer.Argument(metavar="[ID|last]", help="A run's id, its beginning, or 'last'.")] = "last",
-    full: Annotated[bool, typer.Option("--full", help="Show long texts whole, and every time of a step.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Show long texts whole, each token, and every time of a step.")
+    ] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Show where the time went; with --json, add it as `profile`.")
     ] = False,

@@ -139,7 +139,7 @@ def read_counts(
         else:
             found.runs.setdefault(start, Counter())["interrupted" if owner else str(status)] += times
             found.kept[str(content)] += times
-    doubt = "n.doubt" if _has(connection, "nodes", "doubt") else "NULL"
+    doubt = "json_extract(n.doubt, '$.fields[0]')" if _has(connection, "nodes", "doubt") else "NULL"
     nodes = plain.execute(_NODES.format(doubt=doubt, own=_own(connection)), asked)
     failures: dict[tuple[Any, ...], tuple[float, str]] = {}
     while group := nodes.fetchmany(_AT_ONCE):

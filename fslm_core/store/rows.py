@@ -79,7 +79,9 @@ class StoredSpan:
 class StoredAttempt:
     """One try. ``spans`` is None for a tool; ``raw`` is None where no text was kept, ``raw_chars`` its length.
 
-    Where token texts were not kept, ``tokens`` still has its scores and its forced mask.
+    Where token texts were not kept, ``tokens`` still has its scores and its forced mask. ``runners_up`` has for each
+    token the text of the second likeliest (None where it was not kept) and its log-probability, None where there was no
+    choice; it is empty where the backend does not tell, and in what was recorded before fslm kept it.
     """
 
     index: int
@@ -91,6 +93,7 @@ class StoredAttempt:
     finish_reason: str
     truncated: int
     tokens: TokenTrace | None
+    runners_up: tuple[tuple[str | None, float] | None, ...] = ()
 
     @property
     def prompt(self) -> Prompt | None:
@@ -111,7 +114,8 @@ class StoredNode:
     Attributes:
         same: of a candidate: whether it said what the step said; None where one of them gave no message.
         agreed: of a candidate: the same field by field.
-        abstained: the fields the message was not sure enough of; ``alternatives``: for those, labels and probability.
+        abstained: the fields the message was not sure enough of.
+        alternatives: for those, and for other fields of labels with a confidence below 0.99, labels and probability.
         reused: the node of an earlier run that the message was taken from; empty where it was made.
         edited: the fields that somebody changed in it.
     """
@@ -269,6 +273,7 @@ def _column(row: sqlite3.Row, column: str) -> str | None:
 
 def _attempt(row: sqlite3.Row) -> StoredAttempt:
     spans = _json(row["prompt"])
+    arrays = None if row["data"] is None else unpack(row["data"])
     return StoredAttempt(
         index=row["idx"],
         spans=None if spans is None else tuple(StoredSpan(t, r, s, f, n) for r, s, f, t, n in spans),
@@ -278,12 +283,12 @@ def _attempt(row: sqlite3.Row) -> StoredAttempt:
         usage=_usage(row["usage"]),
         finish_reason=row["finish_reason"],
         truncated=row["truncated"],
-        tokens=None if row["data"] is None else _tokens(row["data"]),
+        tokens=None if arrays is None else _tokens(arrays),
+        runners_up=() if arrays is None else _runners(arrays),
     )
 
 
-def _tokens(blob: bytes) -> TokenTrace:
-    data = unpack(blob)
+def _tokens(data: dict[str, Any]) -> TokenTrace:
     logprobs = data["logprobs"]
     return TokenTrace(
         tokens=tuple(data["tokens"]),
@@ -291,6 +296,15 @@ def _tokens(blob: bytes) -> TokenTrace:
         logprobs=None if logprobs is None else tuple(logprobs),
         forced=tuple(mark == "1" for mark in data["forced"]),
     )
+
+
+def _runners(data: dict[str, Any]) -> tuple[tuple[str | None, float] | None, ...]:
+    """For each token what would have stood in its place; nothing in a blob of before."""
+    if not (found := {place: (text, chance) for place, text, chance in data.get("runners", ())}):
+        return ()
+    if not found.keys() <= set(range(len(data["forced"]))):
+        raise ValueError("a runner-up of no token")
+    return tuple(found.get(place) for place in range(len(data["forced"])))
 
 
 def _kind(value: Any) -> ContentMode:
