@@ -28,7 +28,6 @@ from fslm_core.settings import load
 from fslm_core.stack import Stack
 from fslm_core.stage import SLM, Decoding, Stage, tool
 
-pytestmark = pytest.mark.torch
 SECRET = "the customer's own words"
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
