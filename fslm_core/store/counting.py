@@ -34,7 +34,7 @@ _MESSAGES = f"""
 SELECT n.step, n.content_id, count(*) FROM runs CROSS JOIN nodes n ON n.run = runs.id
 WHERE {_ENDED} AND n.status = 'ok' AND n.content_id IS NOT NULL GROUP BY n.step, n.content_id
 """
-_USAGE, _CONFIDENCE = 8, 9
+_USAGE, _CONFIDENCE, _DOUBT = 8, 9, 10
 """Places in those rows."""
 _Node: TypeAlias = tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]
 """A row, its cost and its confidence."""
@@ -139,7 +139,7 @@ def read_counts(
         else:
             found.runs.setdefault(start, Counter())["interrupted" if owner else str(status)] += times
             found.kept[str(content)] += times
-    doubt = "json_extract(n.doubt, '$.fields[0]')" if _has(connection, "nodes", "doubt") else "NULL"
+    doubt = "n.doubt" if _has(connection, "nodes", "doubt") else "NULL"
     nodes = plain.execute(_NODES.format(doubt=doubt, own=_own(connection)), asked)
     failures: dict[tuple[Any, ...], tuple[float, str]] = {}
     while group := nodes.fetchmany(_AT_ONCE):
@@ -201,7 +201,8 @@ def _messages(tally: Tally, nodes: list[_Node]) -> None:
     repaired = sum(row[4] > 0 for row, _, _ in nodes)
     tally.repaired += repaired
     tally.valid += len(nodes) - repaired
-    tally.abstained += sum(row[10] is not None for row, _, _ in nodes)
+    doubts = (json.loads(from_database(row[_DOUBT]) or "null") for row, _, _ in nodes if row[_DOUBT] is not None)
+    tally.abstained += sum(bool(doubt["fields"]) for doubt in doubts)
     _extend(tally.seconds, [row[7] or 0.0 for row, _, _ in nodes])
     for name, values in tally.spent.items():
         _extend(values, [cost.get(name, 0) for _, cost, _ in nodes])

@@ -159,9 +159,26 @@ def test_a_database_of_before_is_counted_too(history: History, tmp_path: Path) -
         assert {said.step for said in store.said("desk")} == {"input", "kind", "reply"}
 
 
+def test_what_else_a_label_might_have_been_is_no_abstention(history: History) -> None:
+    for _ in range(3):
+        history.run()
+    history.close()
+    told = ['{"fields":[],"alternatives":{"kind":[["praise",0.2]]}}', '{"fields":["kind"],"alternatives":{}}']
+    lone = '{"fields":["kind"],"alternatives":{"kind":[["\ud800",0.2]]}}'.encode("utf-8", "surrogatepass")
+    with closing(sqlite3.connect(history.path)) as connection:
+        rows = connection.execute("SELECT id FROM nodes WHERE step = 'kind' ORDER BY seq").fetchall()
+        for (node,), doubt in zip(rows, (*told, lone), strict=True):
+            connection.execute("UPDATE nodes SET doubt = ? WHERE id = ?", (doubt, node))
+        connection.commit()
+    with TraceStore.open(history.path, readonly=True) as store:
+        assert steps(stats(store, "desk"))["kind"].abstained.hits == 2
+
+
 @pytest.mark.parametrize(
     "damage",
     [
+        "UPDATE nodes SET doubt = '{' WHERE step = 'kind'",
+        "UPDATE nodes SET doubt = '{}' WHERE step = 'kind'",
         'UPDATE nodes SET usage = \'{"prompt": "many"}\'',
         "UPDATE nodes SET usage = '{\"output\": 1e999}'",
         "UPDATE nodes SET confidence = '{\"kind\": NaN}' WHERE confidence IS NOT NULL",
