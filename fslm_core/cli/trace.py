@@ -27,6 +27,7 @@ from .exchange import export, import_
 from .label import fix, label, labels, unlabel
 from .replay import replay
 from .session import session_of
+from .stats import stats
 from .training import export_training
 
 RunStatus = Literal["running", "succeeded", "failed", "cancelled", "review", "interrupted"]
@@ -68,7 +69,9 @@ def list_(
 def show(
     ctx: typer.Context,
     run: Annotated[str, typer.Argument(metavar="[ID|last]", help="A run's id, its beginning, or 'last'.")] = "last",
-    full: Annotated[bool, typer.Option("--full", help="Show long texts whole, and every time of a step.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Show long texts whole, each token, and every time of a step.")
+    ] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Show where the time went; with --json, add it as `profile`.")
     ] = False,
@@ -93,6 +96,7 @@ app.command()(fix)
 app.command()(labels)
 app.command()(unlabel)
 app.command("export-training")(export_training)
+app.command()(stats)
 
 
 @app.command()

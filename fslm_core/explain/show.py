@@ -35,6 +35,7 @@ from .drawing import (
     status_text,
     visible,
 )
+from .instead import by_token, instead
 from .labels import drawn as labelled
 from .shadow import beside
 from .tree import Branch, few, tree
@@ -50,7 +51,8 @@ def show(run: StoredRun, *, full: bool = False) -> RenderableType:
     """A run as something Rich can print.
 
     Args:
-        full: show long data whole, and a step each time it ran; else middles are left out, and most of very many times.
+        full: show long data whole, each token with its runner-up, and a step each time it ran; else middles are left
+            out, and most of very many times.
     """
     parts: list[RenderableType] = [*_header(run, full)]
     branches = tree(run.nodes) if full else few(tree(run.nodes))
@@ -289,6 +291,10 @@ def _step(shown: _Shown, node: StoredNode, name: str, number: str) -> Iterator[R
         rows.append(("validated", fields(node.content, node.confidence, full)))
     if (label := _label_of(shown.run, node)) is not None:
         rows.append(("label", labelled(label, full)))
+    for place, line in enumerate(instead(node)):
+        rows.append(("" if place else "or else", line))
+    if full and node.attempts and (tokens := by_token(node.attempts[-1])) is not None:
+        rows.append(("tokens", tokens))
     if node.abstained:
         rows.append(("unsure of", plain(clip("; ".join(_doubts(node)), full))))
     if node.attempts or node.seconds:  # a shape and its decisions cost nothing by themselves
