@@ -73,6 +73,8 @@ class Steps:
     quotes: bool = True
     seen: list[Seen] = field(default_factory=list)
     _at_work: dict[str, tuple[Seen, float]] = field(default_factory=dict)
+    _refused: set[str] = field(default_factory=set)
+    """Those at work of which an attempt was refused."""
 
     def see(self, event: RunEvent) -> Seen | None:
         """Take note of an event; the step that ended with it, if one did."""
@@ -82,6 +84,7 @@ class Steps:
             case TextWritten(step=path) if path in self._at_work and self.quotes:
                 self._at_work[path][0].writing = event
             case AttemptFailed(step=path, attempt=attempt):
+                self._refused.add(path)
                 why = ", ".join(dict.fromkeys(problem.kind for problem in attempt.problems))
                 return self._put(Seen(one_line(path), "refused", f"attempt {attempt.index + 1}: {why}"), path)
             case StepSkipped(skipped=skipped):
@@ -111,6 +114,9 @@ class Steps:
         return seen
 
     def _end(self, message: Message[Any]) -> Seen:
+        within = (f"{message.step}.", f"{message.step}[")
+        for path in [path for path in self._at_work if path.startswith(within) and path in self._refused]:
+            self.seen.remove(self._at_work.pop(path)[0])  # a shape went on without it; its refusals stand there
         seen, began = self._at_work.pop(message.step, (None, 0.0))
         if seen is None:  # a decision
             seen = Seen(one_line(message.step), "ok")

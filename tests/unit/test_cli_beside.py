@@ -73,6 +73,22 @@ def test_attempts_skips_and_decisions_have_lines_of_their_own(steps: Steps) -> N
     ]
 
 
+def test_a_try_that_was_refused_within_a_shape_is_over_when_the_shape_is(steps: Steps) -> None:
+    attempt = Attempt(0, None, "{", (Problem("refused", "rude"),))
+    for event in (
+        StepStarted("r", "reply", "n"),
+        StepStarted("r", "reply.reply[0]", "n"),
+        AttemptFailed("r", "reply.reply[0]", "n", attempt),
+        StepStarted("r", "reply.plain[1]", "n"),
+        said("reply.plain[1]", "so"),
+        said("reply", "so"),
+    ):
+        steps.see(event)
+    shown = ["! reply.reply[0]  attempt 1: refused", '· reply.plain[1]  reply="so"', '· reply  reply="so"']
+    assert sorted(lines(steps)) == sorted(shown)
+    assert steps.over() == []
+
+
 def test_what_has_not_ended_was_stopped(steps: Steps) -> None:
     for event in (StepStarted("r", "answer", "n"), *written("answer", '{"reply":"go')):
         steps.see(event)
