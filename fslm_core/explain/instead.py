@@ -95,9 +95,7 @@ def by_token(attempt: StoredAttempt) -> RenderableType | None:
     for place, head in enumerate(("token", "p", "instead", "p")):
         table.add_column(head, justify="right" if place % 2 else "left", overflow="fold")
     dictated = ""
-    for place, (text, logprob, forced) in enumerate(
-        zip(tokens.texts, tokens.logprobs or (), tokens.forced, strict=True)
-    ):
+    for place, (text, logprob, forced) in enumerate(told):
         if forced:
             dictated += text
             continue
