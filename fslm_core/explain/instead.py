@@ -87,14 +87,15 @@ def instead(node: StoredNode) -> Iterator[Text]:
 def by_token(attempt: StoredAttempt) -> RenderableType | None:
     """Every token that was decided, with its runner-up; what the grammar dictated between them stands apart, dim."""
     tokens = attempt.tokens
-    if tokens is None or not tokens.texts or tokens.logprobs is None:
+    if tokens is None or not tokens.texts or not len(tokens.texts) == len(tokens.forced) == len(tokens.logprobs or ()):
         return None
     others = {fork.place: fork for fork in forks(attempt)}
+    told = zip(tokens.texts, tokens.logprobs or (), tokens.forced, strict=True)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for place, head in enumerate(("token", "p", "instead", "p")):
         table.add_column(head, justify="right" if place % 2 else "left", overflow="fold")
     dictated = ""
-    for place, (text, logprob, forced) in enumerate(zip(tokens.texts, tokens.logprobs, tokens.forced, strict=True)):
+    for place, (text, logprob, forced) in enumerate(told):
         if forced:
             dictated += text
             continue

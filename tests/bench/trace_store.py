@@ -27,6 +27,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from fslm_core.events import Event, MessageEmitted, RunFinished, RunStarted
+from fslm_core.explain.stats import Stats, stats
 from fslm_core.message import Attempt, Message, Origin, TokenTrace, Usage, node_id
 from fslm_core.prompt import Template
 from fslm_core.schema import content_id
@@ -186,6 +187,11 @@ def questions(store: TraceStore, script: Script, runs: int, chance: random.Rando
     }
 
 
+def day_of(store: TraceStore) -> Stats:
+    """What the runs of a stack come to in one day, a third of all runs that began in it."""
+    return stats(store, STACKS[0], since=FIRST_MOMENT, until=FIRST_MOMENT + 86_400)
+
+
 def counted(path: Path) -> int:
     """The runs in the store, which are numbered from nought."""
     with closing(connect(path, readonly=True)) as connection:
@@ -234,6 +240,8 @@ def show(found: Json) -> None:
     for name, took in found["questions"].items():
         slow = "" if took["median"] < LIMIT else "  SLOW"
         print(f"{name:42}{took['median'] * 1e3:10.1f} ms{took['slowest'] * 1e3:10.1f} ms at most{slow}")
+    took = found["stats"]
+    print(f"{'stats, a day of a stack':42}{took['median'] * 1e3:10.1f} ms for {took['runs']:,} runs")
     for one in found["recorded"]:
         rate = f"{one['a_second']:,.0f} runs a second"
         print(f"recorded by {one['clients']} clients: {rate}, {one['cpu_of_a_run'] * 1e3:.2f} ms of a core for each")
@@ -260,6 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with TraceStore.open(path, readonly=True) as store:
         asking = questions(store, script, runs, random.Random(asked.seed))
         found["questions"] = {name: ask(question, asked.times) for name, question in asking.items()}
+        runs_of_day = sum(day_of(store).runs.values())
+        found["stats"] = {**ask(lambda: day_of(store), 3), "runs": runs_of_day}
     found["recorded"] = []
     with TraceStore.open(path, content="full") as store:
         for clients in asked.clients:

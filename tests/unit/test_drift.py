@@ -9,11 +9,13 @@ from math import comb, inf
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chi2_contingency
 
-from fslm_core.errors import UnknownNameError, UsageError
+from fslm_core.errors import MissingExtraError, UnknownNameError, UsageError
 from fslm_core.evaluate.drifting import Drift, FieldDrift, drift, homogeneity
 from fslm_core.evaluate.stats_plot import draw
 from fslm_core.explain.stats import stats
@@ -22,8 +24,6 @@ from fslm_core.store import ContentMode
 
 from .history import NOON, History
 
-np = pytest.importorskip("numpy")
-scipy_stats = pytest.importorskip("scipy.stats")
 pytestmark = pytest.mark.torch
 
 LATER = NOON + 10_000
@@ -134,6 +134,15 @@ def test_a_stack_that_is_not_there(history: History) -> None:
         drift(history.store, "dosk", reference=BEFORE, window=NOW)
 
 
+def test_without_the_extra_it_says_what_to_install(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    history.run()
+    monkeypatch.setattr("fslm_core.extras.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="telling drift"):
+        compared(history)
+    with pytest.raises(MissingExtraError, match="drawing a plot"):
+        draw(stats(history.store, "desk"))
+
+
 @pytest.mark.parametrize("content", ["redacted", "none"])
 def test_what_was_not_kept_is_not_compared_and_is_counted(tmp_path: Path, content: ContentMode) -> None:
     made = History(tmp_path, content)
@@ -163,7 +172,7 @@ def test_the_picture_is_a_png(history: History) -> None:
 @given(COUNTS)
 def test_where_counts_are_large_it_is_pearsons_test(pairs: list[tuple[int, int]]) -> None:
     counts = np.array(pairs).T + 12
-    seen = scipy_stats.chi2_contingency(counts, correction=False)
+    seen = chi2_contingency(counts, correction=False)
     name, p = homogeneity(counts)
     if seen.expected_freq.min() >= 5:
         assert name == "chi-squared" and p == pytest.approx(seen.pvalue)

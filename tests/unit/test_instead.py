@@ -161,6 +161,16 @@ def test_damage_is_told(tmp_path: Path, runners: Any) -> None:
         store.run("R1")
 
 
+def test_scores_that_do_not_fit_the_tokens_are_not_shown(tmp_path: Path) -> None:
+    record(tmp_path / "trace.db")
+    with closing(sqlite3.connect(tmp_path / "trace.db")) as connection:
+        ((data,),) = connection.execute("SELECT data FROM blobs").fetchall()
+        connection.execute("UPDATE blobs SET data = ?", (pack({**unpack(data), "logprobs": [-1.0]}),))
+        connection.commit()
+    with TraceStore.open(tmp_path / "trace.db", readonly=True) as store:
+        assert "tokens " not in printed(store.run("R1"), full=True)
+
+
 def test_they_go_from_store_to_store(tmp_path: Path) -> None:
     run = record(tmp_path / "trace.db")
     with TraceStore.open(tmp_path / "trace.db", readonly=True) as store:
