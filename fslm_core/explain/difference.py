@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..message import LEFT_OUT, plain_path
+from ..stack import SESSION
 from ..store import RunRow, StoredContent, StoredNode, StoredRun
 from .paired import wilson
 
 How = Literal["same", "changed", "appeared", "vanished", "unknown"]
 Cause = Literal["edited", "given", "condition", "maker", "backend", "attempts", "engine", "seed", "unexplained"]
 INPUT, OUTPUT = "input", "output"
+_TURN = f"{SESSION}.turn"
 _TOGETHER = 500
 """Values of one message that are compared one by one."""
 
@@ -208,13 +210,14 @@ class _Side:
     """One of the two runs, with what is asked of it step by step; it may have thousands of them.
 
     Attributes:
-        last: the node that stands at the end of each step; failed tries come before it.
+        last: the node that stands at the end of each step; failed tries come before it. Which session's turn it was is
+            left out: a replay is none's, and the state that was read is compared.
         edited: beginnings of the paths of steps within one that somebody edited or left out.
     """
 
     def __init__(self, run: StoredRun) -> None:
         self.run = run
-        self.last = {node.step: node for node in run.nodes}
+        self.last = {node.step: node for node in run.nodes if node.step != _TURN}
         touched = (node.step for node in run.nodes if node.edited or node.when == LEFT_OUT)
         self.edited = tuple(f"{name}{sign}" for name in touched for sign in ".[")
         self._steps = {node.id: node.step for node in run.nodes}

@@ -111,6 +111,22 @@ def test_runs_that_are_the_same_say_so(recorded: Any, store: Any) -> None:
     assert "All that was kept of the two runs is the same." in printed(drawn(found))
 
 
+def test_a_replay_of_a_turn_is_no_turn_of_its_session_and_parts_where_it_was_edited(tmp_path: Path, store: Any) -> None:
+    class Talk(BaseModel):
+        kind: str = ""
+
+    bind = {"kind": "kind.kind"}
+    talk = Stack("talk", input=Said, output=Kind, steps=desk().steps[:1], session=Talk, writes="kind", bind=bind)
+    with Engine(settings=load(data_dir=tmp_path), content="full") as engine:
+        first = engine.run(talk, {"text": "bug it broke"}, session="ann")
+        again = engine.replay(first.id, stack=talk, edits={"kind.kind": "praise"})
+    found = compared(store, first.id, again.id)
+    assert {name: step.how for name, step in steps(found).items()} == {
+        "input": "same", "session": "same", "kind": "changed", "output": "changed",
+    }  # fmt: skip
+    assert found.parted is not None and found.parted.step == "kind"
+
+
 def test_they_part_at_the_step_that_was_given_the_same(recorded: Any, store: Any) -> None:
     one, other = recorded((desk(), "bug it broke"), (desk("2", mistake="lost"), "bug it broke"))
     found = compared(store, one, other)
