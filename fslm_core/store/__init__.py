@@ -16,6 +16,7 @@ from .forget import Forgotten
 from .importing import Imported
 from .keep import ContentMode
 from .marks import marks_of, unmarked
+from .outline import Outline, OutlinedNode
 from .recorder import OnFailure, Recorder, concerns_all
 from .redact import Redactor, bare_error, kind_of, spelt
 from .rows import RunRow, StoredAttempt, StoredContent, StoredNode, StoredRun, StoredSpan
@@ -30,6 +31,8 @@ __all__ = [
     "Found",
     "Imported",
     "OnFailure",
+    "Outline",
+    "OutlinedNode",
     "Recorder",
     "Redactor",
     "RunRow",
