@@ -8,22 +8,20 @@ is not ``pure``, is taken where it ended before the place from which all is done
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import InputError, UnknownNameError, UsageError
+from ..errors import InputError, UsageError
 from ..message import Message, Origin, Problem, node_id, plain_path
-from ..schema import canonical, content_id, dumps, plain_data, problems_of
+from ..schema import canonical, content_id, plain_data
 from ..stack import INPUT, SESSION, Node, Stack, places
 from ..stage import Stage
 from ..store import StoredNode, StoredRun
+from ..store.edits import apply, read, require_writable, unknown_step
 from .run import Run
-
-_PART = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +132,7 @@ class Past:
         narrowed = None
         if isinstance(node, Stage) and node.tool is None:
             schema = node.narrowed(value)
-            if problems := schema.problems(data):
-                raise InputError(
-                    "the edited message is nothing that the step could write",
-                    where=where,
-                    found=_told(problems),
-                    hint="choose a value that its output model and its narrowing allow",
-                )
+            require_writable(schema, data, where)
             narrowed = schema.tree if node.narrow else None
         return Message(
             path,
@@ -230,7 +222,7 @@ def begin(
             by_step.setdefault(step, {})[path] = value
     if start is not None:
         if start not in known:
-            raise _unknown(start, known)
+            raise unknown_step(start, known, "replay")
         begins = _first(run.steps, [start])
     else:
         begins = _first(run.steps, by_step.keys() | out) if edits else 0
@@ -259,66 +251,6 @@ def _kept(run: Earlier, name: str, given: Any, edits: Mapping[str, Any]) -> Any:
         return given
     data = plain_data(given) if isinstance(given, BaseModel) else given
     return apply(data, edits, f"run {run.id}, {name}")
-
-
-def apply(data: Any, edits: Mapping[str, Any], where: str) -> Any:
-    """JSON data with new values at some paths.
-
-    >>> apply({"a": [{"b": 1}], "c": 2}, {"a[0].b": 3}, "here")
-    {'a': [{'b': 3}], 'c': 2}
-
-    Raises:
-        UsageError: there is no such place in it.
-    """
-    made = json.loads(json.dumps(data))
-    for path, value in edits.items():
-        *inner, last = [name or int(index) for name, index in _PART.findall(path)] or [""]
-        place = made
-        try:
-            for part in inner:
-                place = place[part]
-            if not isinstance(place, dict if isinstance(last, str) else list):
-                raise KeyError(last)
-            place[last] = value
-        except (LookupError, TypeError):
-            raise UsageError(
-                "there is no such place in the message",
-                where=where,
-                found=path,
-                expected=", ".join(place) if isinstance(place, dict) else None,
-                hint="name a field as `fslm trace show --json` does: field, field.inner or field[0].inner",
-            ) from None
-    return made
-
-
-def read(model: type[BaseModel], data: Any, where: str) -> BaseModel:
-    """An edited message as its model has it.
-
-    Raises:
-        InputError: it does not fit.
-    """
-    if isinstance(data, dict) and (unknown := data.keys() - model.model_fields.keys()):
-        raise InputError(
-            "the edit names a field that the step's output does not have",
-            where=where,
-            found=", ".join(sorted(unknown)),
-            expected=", ".join(model.model_fields),
-            hint="correct its name",
-        )
-    try:
-        return model.model_validate_json(dumps(data), by_name=True)
-    except ValidationError as error:
-        raise InputError(
-            "the edited message does not fit the step's output",
-            where=where,
-            found=_told(problems_of(error)),
-            expected=f"{model.__name__}({', '.join(model.model_fields)})",
-            hint="give a value of the field's type; where the step said nothing before, give all its fields",
-        ) from None
-
-
-def _told(problems: Sequence[Problem]) -> str:
-    return "; ".join(f"{p.field or 'all'}: {p.text}" for p in problems[:3])
 
 
 def _require_absent(stack: Stack[Any, Any], out: Iterable[str]) -> None:
@@ -363,13 +295,7 @@ def _parted(name: str, known: Iterable[str]) -> tuple[str, str]:
         raise UsageError(
             "the edit names a step and no field of it", where="replay", found=name, hint=f"write {name}.FIELD=VALUE"
         )
-    raise _unknown(name.partition(".")[0], known)
-
-
-def _unknown(name: str, known: Iterable[str]) -> UnknownNameError:
-    return UnknownNameError.of(
-        "step", name, list(dict.fromkeys(known)), where="replay", hint="see `fslm trace show RUN` for the steps' paths"
-    )
+    raise unknown_step(name.partition(".")[0], known, "replay")
 
 
 def _first(order: Sequence[str], steps: Iterable[str]) -> int:
@@ -381,4 +307,4 @@ def _first(order: Sequence[str], steps: Iterable[str]) -> int:
     return next((n for n, path in enumerate(order) if path in wanted or path.startswith(heads)), len(order))
 
 
-__all__ = ["Beginning", "Earlier", "Past", "Said", "apply", "begin", "of_run", "of_stored", "read", "require_accepted"]
+__all__ = ["Beginning", "Earlier", "Past", "Said", "begin", "of_run", "of_stored", "require_accepted"]

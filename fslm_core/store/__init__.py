@@ -15,6 +15,7 @@ from .exporting import Exported
 from .forget import Forgotten
 from .importing import Imported
 from .keep import ContentMode
+from .labels import Label
 from .marks import marks_of, unmarked
 from .outline import Outline, OutlinedNode
 from .recorder import OnFailure, Recorder, concerns_all
@@ -30,6 +31,7 @@ __all__ = [
     "Forgotten",
     "Found",
     "Imported",
+    "Label",
     "OnFailure",
     "Outline",
     "OutlinedNode",

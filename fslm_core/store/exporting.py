@@ -2,8 +2,9 @@
 
 A line is an object: ``format`` is ``fslm-run``, ``version`` is 1; ``run`` has what is known of the run; ``nodes`` its
 steps in the order they ended, each with its ``attempts``; ``contents`` the messages that these name, by id, with their
-JSON as the text that was kept. What the database keeps as JSON stands there as JSON. Which process ran the run stays
-behind. Nothing is added to what the run's mode kept: what was redacted is redacted, keyed hashes are what they were.
+JSON as the text that was kept; ``labels`` what people say of them. What the database keeps as JSON stands there as
+JSON. Which process ran the run stays behind. Nothing is added to what the run's mode kept: what was redacted is
+redacted, keyed hashes are what they were.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import IO, Any
 from ..errors import StoreError
 from ..folders import sync
 from .encode import unpack
+from .labels import portable
 from .rows import read_row
 
 FORMAT, FORMAT_VERSION = "fslm-run", 1
@@ -75,6 +77,7 @@ def line_of(connection: sqlite3.Connection, run: str) -> dict[str, Any] | None:
         "run": {**_columns(row, RUN_COLUMNS), "status": status},
         "nodes": [{**_columns(node, NODE_COLUMNS), "attempts": _attempts(connection, node["id"])} for node in nodes],
         "contents": contents,
+        "labels": portable(connection, run),
     }
 
 

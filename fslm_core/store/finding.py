@@ -6,6 +6,7 @@ import sqlite3
 
 from ..errors import UnknownNameError
 from .rows import RunRow, StoredRun, read_row, read_run
+from .tables import has_labels
 from .typed import typed_row, typed_run
 
 LAST = "last"
@@ -23,6 +24,8 @@ WITH RECURSIVE names (name) AS (
 SELECT name FROM names WHERE name IS NOT NULL
 """
 """One look into the index a stack, however many runs there are."""
+_LABELLED = "(SELECT DISTINCT run FROM labels) AS marked CROSS JOIN runs ON runs.id = marked.run"
+"""Few runs have labels, so it is from these that runs are looked up."""
 
 
 def newest(
@@ -32,9 +35,12 @@ def newest(
     stack: str | None = None,
     status: str | None = None,
     since: float | None = None,
+    labelled: bool = False,
     before: str | None = None,
 ) -> list[RunRow]:
-    """The newest runs, newest first: of a stack, of a status, begun since a moment in Unix seconds, older than one."""
+    """The newest runs, newest first: of a stack, of a status, since a moment, with labels, older than a run."""
+    if labelled and not has_labels(connection):
+        return []
     last = None if before is None else find(connection, before)
     asked = {"stack": stack, "status": status, "since": since}
     asked |= {} if last is None else {"moment": last["started"], "id": last["id"]}
@@ -42,7 +48,8 @@ def newest(
     wanted = [("stack = :stack", stack), (stored, status), ("started >= :since", since)]
     wanted.append(("(started, id) < (:moment, :id)", before))
     given = [words for words, value in wanted if value is not None]
-    sql = f"SELECT * FROM runs WHERE {' AND '.join(given) or 'TRUE'} ORDER BY started DESC, id DESC"
+    runs = _LABELLED if labelled else "runs"
+    sql = f"SELECT runs.* FROM {runs} WHERE {' AND '.join(given) or 'TRUE'} ORDER BY started DESC, id DESC"
     found: list[RunRow] = []
     for row in connection.execute(sql, asked):
         if len(found) >= limit:

@@ -39,6 +39,7 @@ _OF_RUNS = (
     "DELETE FROM blobs WHERE node IN (SELECT id FROM nodes WHERE run IN ({marks}))",
     "DELETE FROM attempts WHERE node IN (SELECT id FROM nodes WHERE run IN ({marks}))",
     "DELETE FROM nodes WHERE run IN ({marks})",
+    "DELETE FROM labels WHERE run IN ({marks})",
     "DELETE FROM runs WHERE id IN ({marks})",
 )
 _UNUSED = """

@@ -1,9 +1,10 @@
 """Runs as they come into a store: from exports, and from the databases of other servers.
 
 The same id is the same run: one that is there already is passed over, so an import that was cut short is done by the
-same command again, and stores can be merged in any order. A run of an id that is there with other contents is left
-out and named. What comes in is taken at its word only once it reads back as a run: a line that does not is refused,
-and so is a message whose id is not that of its text.
+same command again, and stores can be merged in any order. A run of an id that is there with other contents is left out
+and named. Labels are no part of what a run is: of two that are given to one message the newer stands. What comes in is
+taken at its word only once it reads back as a run: a line that does not is refused, and so is a message whose id is
+not that of its text.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .database import connect, transaction, translated, understood
 from .encode import pack, to_database, to_json
 from .exporting import AS_JSON, ATTEMPT_COLUMNS, CONTENT_COLUMNS, FORMAT, FORMAT_VERSION, NODE_COLUMNS, RUN_COLUMNS
 from .exporting import line_of as as_line
+from .labels import checked_portable, merge
 from .owner import this_writer
 from .rows import read_run
 from .typed import typed_run
@@ -40,11 +42,13 @@ class Imported:
         runs: the ids of those that came in.
         same: how many were there already.
         different: the ids of those that were left out, for a run of that id is there and differs.
+        labels: how many labels came in, of runs that were there already too.
     """
 
     runs: tuple[str, ...] = ()
     same: int = 0
     different: tuple[str, ...] = ()
+    labels: int = 0
 
 
 def import_file(path: Path, source: Path) -> Imported:
@@ -56,7 +60,7 @@ def import_file(path: Path, source: Path) -> Imported:
     """
     new: list[str] = []
     different: list[str] = []
-    same = 0
+    same = labels = 0
     owner = this_writer()
     with translated(path), closing(connect(path, readonly=False)) as connection:
         connection.row_factory = sqlite3.Row
@@ -75,12 +79,14 @@ def import_file(path: Path, source: Path) -> Imported:
                             same += 1
                         else:
                             different.append(run["run"]["id"])
+                            continue
+                        labels += merge(connection, run["labels"])
                     except StoreError as error:  # those before it stay
                         wrong = error
                         break
             if wrong is not None:
                 raise wrong
-    return Imported(tuple(new), same, tuple(different))
+    return Imported(tuple(new), same, tuple(different), labels)
 
 
 def lines_of(source: Path) -> Iterator[tuple[str, Any]]:
@@ -164,12 +170,20 @@ def _checked(line: Any, place: str) -> dict[str, Any]:
             raise ValueError(f"a run's id is {run['id']!r}")
         if run["status"] not in _ENDED:
             raise ValueError(f"a run that is {run['status']!r}")
+        labels = checked_portable(line.get("labels", []), run, nodes)
         for name, content in contents.items():
             if content["kind"] == "full" and digest(content["schema_id"], content["json"]) != name:
                 raise ValueError(f"a message whose id is not that of its text: {name}")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise _no_run(place, f"{type(error).__name__}: {error}") from error
-    return {"format": FORMAT, "version": FORMAT_VERSION, "run": run, "nodes": nodes, "contents": contents}
+    return {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "run": run,
+        "nodes": nodes,
+        "contents": contents,
+        "labels": labels,
+    }
 
 
 def _there(connection: sqlite3.Connection, run: str) -> dict[str, Any] | None:
@@ -180,8 +194,12 @@ def _there(connection: sqlite3.Connection, run: str) -> dict[str, Any] | None:
 
 
 def _equal(there: dict[str, Any] | None, run: dict[str, Any]) -> bool:
-    """Whether two lines say the same; a number that is none equals itself here."""
-    return json.dumps(there, sort_keys=True) == json.dumps(run, sort_keys=True)
+    """Whether two lines are of the same run, whatever is said of it; a number that is none equals itself here."""
+    one, other = (
+        json.dumps({name: part for name, part in (line or {}).items() if name != "labels"}, sort_keys=True)
+        for line in (there, run)
+    )
+    return one == other
 
 
 def _contradicts(connection: sqlite3.Connection, run: dict[str, Any]) -> bool:

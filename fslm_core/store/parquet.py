@@ -15,6 +15,7 @@ from ..extras import require
 from ..stack import INPUT, OUTPUT
 from .encode import to_json
 from .exporting import Exported, put_private
+from .labels import Label
 from .rows import StoredContent, StoredNode, StoredRun
 
 _ROWS_AT_ONCE = 5_000
@@ -41,6 +42,9 @@ MESSAGES = {
     "prompt_tokens": "int64",
     "output_tokens": "int64",
     "forwards": "int64",
+    "label": "string",
+    "correction": "string",
+    "label_note": "string",
 }
 """Columns of the table of messages, and their types."""
 RUNS = {
@@ -143,7 +147,8 @@ def _messages(run: StoredRun) -> Iterator[Row]:
     """The run's input, each step, and its output."""
     if run.input is not None:
         yield {**_common(run), "step": INPUT, "status": "ok", **_content(run.input), "started": _time(run.row.started)}
-    yield from ({**_common(run), **_of_node(node)} for node in run.nodes)
+    labels = {label.node: _of_label(label) for label in run.labels.values()}
+    yield from ({**_common(run), **_of_node(node), **labels.get(node.id, {})} for node in run.nodes)
     if run.output is not None:
         yield {**_common(run), "step": OUTPUT, "status": "ok", **_content(run.output), "started": _time(run.row.ended)}
 
@@ -177,6 +182,14 @@ def _of_node(node: StoredNode) -> Row:
         "prompt_tokens": node.usage.prompt,
         "output_tokens": node.usage.output,
         "forwards": node.usage.forwards,
+    }
+
+
+def _of_label(label: Label) -> Row:
+    return {
+        "label": "right" if label.right else "wrong",
+        "correction": None if label.correction is None else _text(to_json(label.correction)),
+        "label_note": _text(label.note),
     }
 
 

@@ -12,6 +12,7 @@ from ..message import CANDIDATE, Problem, TokenTrace, Usage
 from ..prompt import Prompt, Role, Span
 from .encode import unpack
 from .keep import ContentMode
+from .labels import Label, read_labels
 from .owner import is_gone
 
 _NODE = "SELECT * FROM nodes WHERE id = ? AND run = ?"
@@ -152,7 +153,13 @@ class StoredNode:
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """All that is kept of a run; ``nodes`` in the order they ended, and the candidates that ran beside them."""
+    """All that is kept of a run.
+
+    Attributes:
+        nodes: in the order they ended.
+        shadows: the candidates that ran beside them.
+        labels: what people say of its messages, by step.
+    """
 
     row: RunRow
     input: StoredContent | None
@@ -161,6 +168,7 @@ class StoredRun:
     fingerprints: dict[str, str]
     nodes: tuple[StoredNode, ...]
     shadows: tuple[StoredNode, ...] = ()
+    labels: dict[str, Label] = field(default_factory=dict)
 
 
 def read_row(row: sqlite3.Row) -> RunRow:
@@ -197,6 +205,7 @@ def read_run(connection: sqlite3.Connection, row: sqlite3.Row, nodes: Collection
         fingerprints=_json(row["fingerprints"]) or {},
         nodes=tuple(_node(connection, node) for node in rows if not node["step"].endswith(CANDIDATE)),
         shadows=tuple(_shadow(connection, node) for node in rows if node["step"].endswith(CANDIDATE)),
+        labels={label.step: label for label in read_labels(connection, row["id"])},
     )
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import StoreError, UnknownNameError, UsageError
+from ..stack import Stack
 from .beside import Shadowed, read_inputs, read_shadowed_stages, read_shadows
 from .database import connect, transaction, translated, understood
 from .encode import Encoder
@@ -23,6 +24,7 @@ from .forget import PATIENCE_SECONDS, Forgotten, forget, pending, select
 from .importing import Imported, import_file
 from .interrupting import INTERRUPT, mark_interrupted
 from .keep import ContentMode
+from .labels import Label, put_label, read_labels, take_back
 from .outline import Outline, read_outline, read_pulse
 from .owner import this_writer
 from .pairs import read_change, read_pairs
@@ -132,6 +134,7 @@ class TraceStore:
         stack: str | None = None,
         status: str | None = None,
         since: float | None = None,
+        labelled: bool = False,
         before: str | None = None,
     ) -> list[RunRow]:
         """The newest runs, newest first.
@@ -141,13 +144,14 @@ class TraceStore:
             stack: only runs of this stack.
             status: only ``running``, ``succeeded``, ``failed``, ``cancelled``, ``review`` or ``interrupted`` ones.
             since: only runs that began since, in Unix seconds.
+            labelled: only runs of which a message is labelled.
             before: only runs older than this one, named as for :meth:`run`: where a list is to be read on.
 
         Raises:
             UnknownNameError: there is no run ``before``, or several.
         """
         with self._reading() as connection:
-            return newest(connection, limit, stack=stack, status=status, since=since, before=before)
+            return newest(connection, limit, stack=stack, status=status, since=since, labelled=labelled, before=before)
 
     def stacks(self) -> tuple[str, ...]:
         """The names of the stacks that have runs."""
@@ -274,6 +278,59 @@ class TraceStore:
         """
         with self._reading() as connection:
             return read_inputs(connection, stack, limit)
+
+    def label(
+        self,
+        run: str,
+        step: str,
+        *,
+        right: bool | None = None,
+        correction: Mapping[str, Any] | None = None,
+        note: str = "",
+        stack: Stack[Any, Any] | None = None,
+    ) -> Label:
+        """Say whether a message is right, or write what would have been; the label it had is replaced.
+
+        Of a run that was not kept in full no words are kept: right and wrong can be said of it, and no more.
+
+        Args:
+            run: named as for :meth:`run`.
+            step: its path, with indices: ``pages[3].summary``. One that failed takes a correction, and no other label.
+            right: whether what it said is right. Either this is given or a correction, which implies that it is wrong.
+            correction: the whole message as it should have been, JSON data.
+            stack: the run's, by whose models a correction is checked. Without it only what was recorded is: the
+                fields the message had, and what its input narrowed it to.
+
+        Raises:
+            UnknownNameError: no such run, or several; no such step in it.
+            UsageError: not one of the two is given, the step said nothing, or the run was not kept in full.
+            InputError: the correction is nothing that the step could have said.
+            StoreError: the store was opened to read only, or the database cannot be written.
+        """
+        with self._changing() as connection:
+            row = find(connection, run)
+            return put_label(connection, row, step, right=right, correction=correction, note=note, stack=stack)
+
+    def labels(self, run: str | None = None, *, stage: str | None = None, stack: str | None = None) -> list[Label]:
+        """What is said of messages, the newest first: of a run's, of a stage's, of a stack's, or of all.
+
+        Raises:
+            UnknownNameError: no such run, or several.
+            StoreError: the database cannot be read.
+        """
+        with self._reading() as connection:
+            named = None if run is None else find(connection, run)["id"]
+            return read_labels(connection, named, stage=stage, stack=stack)
+
+    def unlabel(self, run: str, step: str) -> Label:
+        """Take back what was said of a message; returns it.
+
+        Raises:
+            UnknownNameError: no such run, or several; no label is on that step.
+            StoreError: as :meth:`label`.
+        """
+        with self._changing() as connection:
+            return take_back(connection, find(connection, run)["id"], step)
 
     def content(self, content_id: str) -> StoredContent:
         """One message's content by its id.
@@ -417,6 +474,16 @@ class TraceStore:
             index_all(connection)
         return done
 
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that writes, beside the recorder's."""
+        if self._readonly:
+            raise self._only_read()
+        with translated(self.path), closing(connect(self.path, readonly=False)) as connection:
+            connection.row_factory = sqlite3.Row
+            with understood(self.path), transaction(connection):
+                yield connection
+
     def _only_read(self) -> StoreError:
         return StoreError(
             "the trace was opened to read only", where=str(self.path), hint="TraceStore.open(…, readonly=False)"
@@ -436,10 +503,10 @@ class TraceStore:
 
         Raises:
             UnknownNameError: no such run, or several; none is marked then.
-            StoreError: the database cannot be written.
+            StoreError: the store was opened to read only, or the database cannot be written.
         """
         named = self.named(runs)
-        with translated(self.path), closing(connect(self.path, readonly=False)) as connection, transaction(connection):
+        with self._changing() as connection:
             marked = [run for run in named if connection.execute(INTERRUPT, (run,)).rowcount]
         return tuple(marked)
 

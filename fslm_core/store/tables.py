@@ -2,7 +2,8 @@
 
 ``runs`` one row a run · ``nodes`` one row a step that ran or was skipped · ``attempts`` one row a try ·
 ``contents`` every message's JSON, equal ones once · ``blobs`` the arrays of an attempt, token by token ·
-``said`` and ``words`` the index for searching (:mod:`.words`) · ``forgetting`` runs that are being forgotten.
+``said`` and ``words`` the index for searching (:mod:`.words`) · ``labels`` what people say of messages
+(:mod:`.labels`) · ``forgetting`` runs that are being forgotten.
 
 What a candidate gave beside a step is a row of ``nodes`` too, its ``step`` followed by ``~candidate``, with what came
 of comparing the two in ``compared``; ``doubt`` has the fields that a message abstained on, and its alternatives. A run
@@ -56,12 +57,19 @@ _SAID = (
     "CREATE TABLE said (id INTEGER PRIMARY KEY, run TEXT NOT NULL, step TEXT NOT NULL, status TEXT NOT NULL,"
     " content TEXT NOT NULL)"
 )
+_LABELS = (
+    "CREATE TABLE labels (run TEXT NOT NULL, step TEXT NOT NULL, stage TEXT, node TEXT NOT NULL, content_id TEXT,"
+    " good INTEGER NOT NULL, correction TEXT, note TEXT NOT NULL, at REAL NOT NULL,"
+    " PRIMARY KEY (run, step)) WITHOUT ROWID"
+)
 _LATER = {"nodes": ("compared TEXT", "doubt TEXT", "past TEXT"), "runs": ("parent TEXT", "said INTEGER")}
 _LATER_TABLES = {
     "said": _SAID,
     "said_run": "CREATE INDEX said_run ON said (run)",
     "runs_unsaid": "CREATE INDEX runs_unsaid ON runs (started, id) WHERE said IS NULL",
     "runs_status": "CREATE INDEX runs_status ON runs (status, started, id, stack)",
+    "labels": _LABELS,
+    "labels_stage": "CREATE INDEX labels_stage ON labels (stage, at)",
     "forgetting": FORGETTING,
 }
 _WORDS = (
@@ -93,6 +101,11 @@ def has_index(connection: sqlite3.Connection) -> bool:
     return row is not None
 
 
+def has_labels(connection: sqlite3.Connection) -> bool:
+    """Whether the database was opened for writing by an fslm that knows labels."""
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'labels'").fetchone() is not None
+
+
 def offers_index(connection: sqlite3.Connection) -> bool:
     """Whether this Python's SQLite has full-text search (FTS5)."""
     return connection.execute("SELECT 1 FROM pragma_module_list WHERE name = 'fts5'").fetchone() is not None
@@ -109,4 +122,4 @@ def _missing(connection: sqlite3.Connection) -> Iterator[str]:
         yield _WORDS
 
 
-__all__ = ["FORGETTING", "TABLES", "complete", "has_index", "lacks", "offers_index"]
+__all__ = ["FORGETTING", "TABLES", "complete", "has_index", "has_labels", "lacks", "offers_index"]

@@ -15,13 +15,13 @@ from pydantic import BaseModel, Field
 
 from fslm_core import SLM, Engine, Map, PluginHost, Run, Stack, Stage, Step, hookimpl, tool
 from fslm_core.backends.scripted import ScriptedBackend
-from fslm_core.engine.past import apply
 from fslm_core.errors import EngineStateError, InputError, RunFailed, UnknownNameError, UsageError
 from fslm_core.explain.difference import compare_runs
 from fslm_core.message import LEFT_OUT, Message, Problem
 from fslm_core.settings import load
 from fslm_core.stage import Decoding
 from fslm_core.store import StoredRun, TraceStore
+from fslm_core.store.edits import apply
 
 CALLS: Counter[str] = Counter()
 
