@@ -13,13 +13,13 @@ from ..explain.difference_drawn import CAUSES, verdict
 from ..explain.drawing import clip, compact, cost, one_line, probability, seconds_text, visible
 from ..explain.tree import path_of
 from ..explain.wording import because, doubts, maker, narrowed
-from .editing import editable, written
+from .editing import editable, fits, written
 from .flow import anchor_of
 from .tokens import tokens_of
 
 LONG = 1500
 """Characters of a text that are shown unless it is unfolded."""
-MOST = 200_000
+MOST = 50_000
 """Characters of a text that are sent at all; `fslm trace show --full` has the rest."""
 
 
@@ -50,6 +50,7 @@ def environment() -> Environment:
         "cost": cost,
         "doubts": doubts,
         "editable": editable,
+        "fits": fits,
         "maker": maker,
         "narrowed": narrowed,
         "path_of": path_of,

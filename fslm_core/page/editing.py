@@ -12,6 +12,8 @@ from ..store import StoredContent
 
 FIELD = "field."
 """Before a field's name, in the names of a form."""
+LONGEST = 20_000
+"""Characters of a value that is edited in a form; of a longer one the command line changes a part."""
 _LINE_ENDS = re.compile("\r\n?")
 
 
@@ -23,6 +25,11 @@ def editable(content: StoredContent | None) -> bool:
 def written(value: Any) -> str:
     """A value as it stands in a form: a text as it is, all else as JSON."""
     return value if isinstance(value, str) else compact(value)
+
+
+def fits(value: Any) -> bool:
+    """Whether a value is short enough to be edited in a form."""
+    return len(written(value)) <= LONGEST
 
 
 def changed(content: StoredContent, form: Mapping[str, str]) -> dict[str, Any]:
@@ -51,4 +58,4 @@ def _read(text: str) -> Any:
         return text
 
 
-__all__ = ["FIELD", "changed", "editable", "written"]
+__all__ = ["FIELD", "changed", "editable", "fits", "written"]

@@ -12,6 +12,8 @@ from ..store import Outline, OutlinedNode, StoredNode, StoredRun, TraceStore
 
 CARDS = 50
 """Steps on a page."""
+PARENTS = 12
+"""Steps that are named where a message came from."""
 DEEPEST = 6
 """Levels that are shown further and further to the right."""
 
@@ -37,6 +39,16 @@ class Entry:
     def status(self) -> str:
         """``ok``, ``failed``, ``skipped``; ``open`` where it did not end."""
         return "open" if self.node is None else self.node.status
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """An entry before anybody looks at when it was at work, which of ten thousand is asked of fifty only."""
+
+    number: str
+    branch: Branch[OutlinedNode]
+    depth: int
+    node: OutlinedNode | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +93,10 @@ class Flow:
         """How many pages the run has."""
         return max(1, -(-self.total // CARDS))
 
-    def parents(self, parents: Sequence[str]) -> list[tuple[str, str]]:
-        """The steps that messages came from, and where on which page each stands."""
+    def parents(self, parents: Sequence[str]) -> tuple[list[tuple[str, str]], int]:
+        """The steps that messages came from, and where on which page each stands; and how many more there are."""
         names = dict.fromkeys(self.steps.get(parent) or step_of(self.run.row.id, parent) for parent in parents)
-        return [(name, self.link(name)) for name in names]
+        return [(name, self.link(name)) for name in list(names)[:PARENTS]], max(0, len(names) - PARENTS)
 
     def link(self, path: str) -> str:
         """Where a step stands: an anchor on this page, or on another."""
@@ -102,9 +114,9 @@ def flow(store: TraceStore, run: str, page: int = 1) -> Flow:
     """
     outline = store.outline(run)
     pulse = store.pulse(outline.row.id) or ""
-    entries = list(_entries(outline))
-    page = max(1, min(page, max(1, -(-len(entries) // CARDS))))
-    shown = entries[(page - 1) * CARDS : page * CARDS]
+    lines = list(_lines(tree(outline.nodes)))
+    page = max(1, min(page, max(1, -(-len(lines) // CARDS))))
+    shown = list(_entries(lines[(page - 1) * CARDS : page * CARDS], outline))
     last = {node.step: node.id for node in outline.nodes}
     ended = {node.step for node in outline.nodes}
     beside = [node for entry in shown for node in outline.candidates.get(entry.path, ())]
@@ -123,11 +135,11 @@ def flow(store: TraceStore, run: str, page: int = 1) -> Flow:
         cards=tuple(cards),
         strays=tuple(shadow for shadow in part.shadows if shadow.step not in ended),
         entries=tuple(shown),
-        total=len(entries),
+        total=len(lines),
         page=page,
         pulse=pulse,
         steps={node.id: path_of(node) for node in outline.nodes},
-        places={entry.path: place for place, entry in enumerate(entries)},
+        places={line.branch.path: place for place, line in enumerate(lines)},
     )
 
 
@@ -140,24 +152,24 @@ def anchor_of(path: str) -> str:
     return f"step-{one_line(path).replace(' ', '_')}"
 
 
-def _entries(outline: Outline) -> Iterator[Entry]:
-    row = outline.row
-    ends = [n.started - row.started + (n.seconds or 0.0) for n in outline.nodes if n.started]
-    whole = max([row.seconds or 0.0, *ends, 1e-9])
-    yield from _within(tree(outline.nodes), "", 0, row.started, whole)
-
-
-def _within(
-    branches: Iterable[Branch[OutlinedNode]], before: str, depth: int, start: float, whole: float
-) -> Iterator[Entry]:
+def _lines(branches: Iterable[Branch[OutlinedNode]], before: str = "", depth: int = 0) -> Iterator[_Line]:
     place = 0
     for branch in branches:
-        span = None if branch.span is None else _share(branch.span, start, whole)
         nodes: list[OutlinedNode | None] = [*branch.nodes] or [None]
         for node in nodes:
             place += 1
-            yield Entry(f"{before}{place}", branch.name, branch.path, min(depth, DEEPEST), node, span)
-        yield from _within(branch.within.values(), f"{before}{place}.", depth + 1, start, whole)
+            yield _Line(f"{before}{place}", branch, depth, node)
+        yield from _lines(branch.within.values(), f"{before}{place}.", depth + 1)
+
+
+def _entries(lines: Iterable[_Line], outline: Outline) -> Iterator[Entry]:
+    start = outline.row.started
+    ends = [n.started - start + (n.seconds or 0.0) for n in outline.nodes if n.started]
+    whole = max([outline.row.seconds or 0.0, *ends, 1e-9])
+    for line in lines:
+        name, path, span = line.branch.name, line.branch.path, line.branch.span
+        share = None if span is None else _share(span, start, whole)
+        yield Entry(line.number, name, path, min(line.depth, DEEPEST), line.node, share)
 
 
 def _share(span: tuple[float, float], start: float, whole: float) -> tuple[float, float]:

@@ -31,6 +31,7 @@ def runs(desk: Desk, request: Request) -> Response:
         "error": None,
         "found": None,
         "rows": (),
+        "glimpses": {},
         "older": None,
         "pulse": None,
     }
@@ -43,6 +44,7 @@ def runs(desk: Desk, request: Request) -> Response:
         return desk.page("runs.html", **known)
     rows = newest(desk.store, wanted, ROWS + 1)
     known["rows"] = rows[:ROWS]
+    known["glimpses"] = desk.store.glimpses([row.id for row in rows[:ROWS]])
     known["older"] = wanted.address(before=rows[ROWS - 1].id) if len(rows) > ROWS else None
     known["pulse"] = None if wanted.before else pulse_of(rows[:ROWS])
     return desk.page("runs.html", **known)

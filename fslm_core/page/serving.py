@@ -59,20 +59,15 @@ def listen(host: str, port: int) -> socket.socket:
         SystemRefusedError: the address is none of this machine's, or is in use.
     """
     try:
-        (family, _, _, _, address), *_ = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        made = socket.socket(family, socket.SOCK_STREAM)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(address)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        return socket.create_server((str(address[0]), port), family=family, backlog=128)
     except (OSError, OverflowError) as error:
         raise SystemRefusedError(
             f"the server cannot listen there: {getattr(error, 'strerror', None) or error}",
             where=f"{host}, port {port}",
             hint="take another port: --port 0 takes a free one",
         ) from error
-    made.listen(128)
-    return made
 
 
 def server(desk: Desk, host: str) -> Server:

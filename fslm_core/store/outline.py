@@ -14,11 +14,20 @@ from pydantic import TypeAdapter
 from ..message import CANDIDATE
 from .rows import RunRow, read_row
 from .typed import typed_row
+from .words import text_of
 
 _NODES = "SELECT id, step, idx, attempt, status, started, seconds FROM nodes WHERE run = ? ORDER BY seq"
 _PULSE = """
 SELECT runs.*, (SELECT max(seq) FROM nodes WHERE nodes.run = runs.id) AS last_node FROM runs WHERE id = ?
 """
+
+_INPUT = """
+SELECT substr(contents.json, 1, :most + 1) FROM runs JOIN contents ON contents.id = runs.input
+WHERE runs.id = :run AND contents.kind != 'none'
+"""
+_MOST = 10_000
+"""Characters of an input that are read for the sake of its beginning."""
+_GLIMPSE = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +77,14 @@ def read_pulse(connection: sqlite3.Connection, run: str) -> str | None:
     return None if row is None else f"{read_row(row).status}/{row['last_node'] or 0}"
 
 
-__all__ = ["Outline", "OutlinedNode", "read_outline", "read_pulse"]
+def read_glimpse(connection: sqlite3.Connection, run: str) -> str:
+    """The beginning of what a run was given, on one line; nothing where no text was kept."""
+    row = connection.execute(_INPUT, {"run": run, "most": _MOST}).fetchone()
+    if row is None:
+        return ""
+    text = row[0].decode("utf-8", "replace") if isinstance(row[0], bytes) else row[0]
+    said = " ".join((text_of(text) if len(text) <= _MOST else text).split())
+    return said if len(said) <= _GLIMPSE else f"{said[:_GLIMPSE]}…"
+
+
+__all__ = ["Outline", "OutlinedNode", "read_glimpse", "read_outline", "read_pulse"]

@@ -25,7 +25,7 @@ from .importing import Imported, import_file
 from .interrupting import INTERRUPT, mark_interrupted
 from .keep import ContentMode
 from .labels import Label, put_label, read_labels, take_back
-from .outline import Outline, read_outline, read_pulse
+from .outline import Outline, read_glimpse, read_outline, read_pulse
 from .owner import this_writer
 from .pairs import read_change, read_pairs
 from .parquet import write_tables
@@ -221,6 +221,11 @@ class TraceStore:
         """Which steps a run has and how each ended, without what they said; raises as :meth:`run`."""
         with self._reading() as connection:
             return read_outline(connection, find(connection, name))
+
+    def glimpses(self, runs: Sequence[str]) -> dict[str, str]:
+        """The beginning of what each of these runs was given, on one line, by the run's whole id."""
+        with self._reading() as connection:
+            return {run: read_glimpse(connection, run) for run in runs}
 
     def pulse(self, run: str) -> str | None:
         """What is another text once more of a run was recorded, so that it can be watched; None where it is gone.

@@ -10,11 +10,12 @@ import math
 import re
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -27,7 +28,8 @@ from fslm_core.plugins import PluginHost
 from fslm_core.settings import Settings
 from fslm_core.store import TraceStore
 
-HOSTILE = '<script>window.hurt=1</script><img src=x onerror="window.hurt=2">&amp;{{ 7 * 7 }}\x1b[31mred\u202eback\ud800'
+T = TypeVar("T")
+HOSTILE = '<script>window.hurt=1</script><img src=x onerror="window.hurt=2">&amp;{{ 7 * 7 }}\x1b[31mred\u202eback'
 _PIECES = re.compile(r'"[a-z_]+":|[{}\[\],]|"|[A-Za-z]+ ?|[^A-Za-z"{}\[\],]+')
 _FORCED = re.compile(r'"[a-z_]+":|[{}\[\],"]')
 _CHANCES = (0.998, 0.97, 0.91, 0.74, 0.995, 0.52, 0.88, 0.23)
@@ -110,7 +112,7 @@ reply = Stage(
     input=Asked,
     output=Answer,
     prompt="{% block system %}Answer the letter in one sentence.{% endblock %}"
-    "{% block user %}A {{ kind }}{% if state %} about an order that is {{ state }}{% endif %}: {{ text }}{% endblock %}",
+    "{% block user %}A {{ kind }}{% if state %}, {{ state }}{% endif %}: {{ text }}{% endblock %}",
     model=SMALL,
 )
 
@@ -221,7 +223,7 @@ def _kind(request: Request) -> str:
 
 def _reply(request: Request) -> str:
     if "<script>" in _text(request):
-        return _json({"reply": HOSTILE.replace("\ud800", "")})
+        return _json({"reply": HOSTILE})
     asked = "".join(span.text for span in request.prompt.spans)
     said = "Thank you for your kind words" if "praise" in asked else "We are sorry, and a new one is on its way"
     return _json({"reply": f"{said}."})
@@ -251,19 +253,37 @@ def engine_of(mine: Settings) -> Engine:
     return Engine(settings=mine, host=host_of(mine), backend=Model(), content="full")
 
 
+def beside(work: Callable[[Engine], T], mine: Settings) -> T:
+    """What comes of some work with an engine in a thread: Playwright's own loop holds the one that asks."""
+
+    def done() -> T:
+        with engine_of(mine) as engine:
+            return work(engine)
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(done).result(60)
+
+
+def run_all(folder: Path, *asked: tuple[str, dict[str, Any]]) -> list[str]:
+    """Ids of runs of stacks, each given by its name and its input, in the trace in ``folder``."""
+    mine = settings.load(files=[], data_dir=folder)
+    return beside(lambda engine: [engine.run(stack, given).id for stack, given in asked], mine)
+
+
+def replay(folder: Path, run: str, **edits: Any) -> str:
+    """The id of a replay; two underscores stand for the dot between step and field."""
+    mine = settings.load(files=[], data_dir=folder)
+    changed = {name.replace("__", "."): value for name, value in edits.items()}
+    return beside(lambda engine: engine.replay(run, edits=changed).id, mine)
+
+
 @dataclass(frozen=True)
 class Office:
     """A trace, and the page that shows it."""
 
-    settings: Settings
+    folder: Path
     address: str
     desk: Desk
-
-    @contextmanager
-    def engine(self) -> Iterator[Engine]:
-        """Somebody else, who runs stacks meanwhile."""
-        with engine_of(self.settings) as engine:
-            yield engine
 
 
 @contextmanager
@@ -279,7 +299,7 @@ def serving(
         thread = threading.Thread(target=served.run, kwargs={"sockets": [made]}, daemon=True)
         thread.start()
         try:
-            yield Office(mine, address_of(made, host).rstrip("/"), desk)
+            yield Office(folder, address_of(made, host).rstrip("/"), desk)
         finally:
             served.handle_exit(signal.SIGINT, None)
             thread.join(30)
