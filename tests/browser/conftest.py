@@ -46,7 +46,7 @@ def chromium() -> str | None:
 def browser() -> Iterator[Browser]:
     """One browser for all tests; without one they are skipped, but in CI, where they fail."""
     if (reason := missing()) is not None:
-        if os.environ.get("CI"):
+        if os.environ.get("CI") or os.environ.get("BROWSER_TESTS"):
             pytest.fail(f"the page is not tested in a browser: {reason}")
         pytest.skip(f"the page is not tested in a browser: {reason}")
     from playwright.sync_api import sync_playwright
@@ -80,6 +80,7 @@ def tab(browser: Browser) -> Iterator[Callable[..., Watched]]:
         context = browser.new_context(
             color_scheme=scheme, viewport=size, java_script_enabled=scripts, reduced_motion="reduce", base_url=address
         )
+        context.set_default_timeout(60_000)  # machines are busy
         page = context.new_page()
         found = Watched(page)
         page.on("request", lambda request: found.asked.append(request.url))
