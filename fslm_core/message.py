@@ -104,7 +104,7 @@ class Attempt:
     finish_reason: str = "stop"
     runners_up: tuple[tuple[str, float] | None, ...] = ()
     """For each token of ``tokens`` the text of the second likeliest and its log-probability, None where the grammar
-    left no choice; empty where the backend does not tell. They are not kept in a trace."""
+    left no choice; empty where the backend does not tell."""
 
 
 @dataclass(frozen=True, slots=True)

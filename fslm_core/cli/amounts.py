@@ -30,14 +30,18 @@ def seconds_of(age: str, where: str) -> float:
     return float(found[1]) * _SECONDS[found[2]]
 
 
-def moment_of(text: str, where: str) -> float:
-    """The moment, in Unix seconds, that is an age ago, or a day or a time of it as ISO 8601 writes it."""
+def moment_of(text: str, where: str, now: float | None = None) -> float:
+    """The moment, in Unix seconds, that is an age ago, or a day or a time of it as ISO 8601 writes it.
+
+    Args:
+        now: what an age counts back from; this very moment if left out.
+    """
     try:
         return datetime.fromisoformat(text.strip()).timestamp()
     except (ValueError, OverflowError, OSError):
         pass
     try:
-        return time.time() - seconds_of(text, where)
+        return (time.time() if now is None else now) - seconds_of(text, where)
     except UsageError as error:
         raise UsageError(
             "that is no moment",

@@ -26,6 +26,7 @@ from .diff import diff
 from .exchange import export, import_
 from .replay import replay
 from .session import session_of
+from .stats import stats
 
 RunStatus = Literal["running", "succeeded", "failed", "cancelled", "review", "interrupted"]
 
@@ -65,7 +66,9 @@ def list_(
 def show(
     ctx: typer.Context,
     run: Annotated[str, typer.Argument(metavar="[ID|last]", help="A run's id, its beginning, or 'last'.")] = "last",
-    full: Annotated[bool, typer.Option("--full", help="Show long texts whole, and every time of a step.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Show long texts whole, each token, and every time of a step.")
+    ] = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Show where the time went; with --json, add it as `profile`.")
     ] = False,
@@ -85,6 +88,7 @@ def show(
 
 app.command()(diff)
 app.command()(replay)
+app.command()(stats)
 
 
 @app.command()

@@ -27,6 +27,7 @@ from .run import Run
 from .shadow import Beside, Candidate
 from .tools import ToolRunner
 from .turns import SessionTurn, Turn
+from .within import within
 
 Emit = Callable[[RunEvent], Awaitable[None]]
 
@@ -179,7 +180,8 @@ class At(Place):
         """See :meth:`~fslm_core.stack.Place.step`."""
         work = self._work(step, index, decoding)
         try:
-            return await self._do(step, work, known, judge, target or step.name)
+            with within(self._walk.run.id, self._walk.run.stack, work.path):
+                return await self._do(step, work, known, judge, target or step.name)
         except (SystemExit, KeyboardInterrupt) as error:  # raised by code of a plugin; it would end the engine's loop
             raise StageFailedError(
                 f"the {self._kind(step)} {step.node.name} called for an exit: {type(error).__name__}",

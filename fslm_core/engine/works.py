@@ -32,6 +32,7 @@ from .tools import ToolRunner
 from .turns import Turns, refuse
 from .walk import Prepared
 from .withhold import read_quietly
+from .within import within
 
 AnyStack = Stack[Any, Any] | str
 
@@ -187,7 +188,8 @@ class Works:
             raise self._refused(found)
         async with self.turns.of(found, session, state, timeout) as turn, self._slots:
             passage = Passage(self.rooms, prepared, checked, seed, timeout, listener, group, self.shadows, turn, past)
-            return await passage.go()
+            with within(passage.run.id, passage.run.stack):
+                return await passage.go()
 
     async def replay(
         self,

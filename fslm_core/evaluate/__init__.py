@@ -16,6 +16,7 @@ from .ablating import Ablated, Ablation, ablate
 from .blaming import Blame, BlamedRow, Share, StepBlame, blame
 from .calibrating import calibrate
 from .calibration import Accepted, Calibration, CascadeCalibration, FieldCalibration
+from .drifting import Drift, FieldDrift, Shift, drift
 from .evaluating import Plan, Rows, Work, evaluate, require_extra
 from .gold import Cases, read_cases
 from .results import (
@@ -48,7 +49,9 @@ __all__ = [
     "Cases",
     "Confusion",
     "ControlReport",
+    "Drift",
     "FieldCalibration",
+    "FieldDrift",
     "FieldReport",
     "Figure",
     "Interval",
@@ -59,6 +62,7 @@ __all__ = [
     "Requirement",
     "Rows",
     "Share",
+    "Shift",
     "SliceReport",
     "StepBlame",
     "StepReport",
@@ -68,6 +72,7 @@ __all__ = [
     "ablate",
     "blame",
     "calibrate",
+    "drift",
     "evaluate",
     "read_cases",
     "require_extra",

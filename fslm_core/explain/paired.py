@@ -1,12 +1,36 @@
-"""Small statistics on right and wrong, exact and without a library: an interval for a share, and a paired test."""
+"""Small statistics, exact and without a library: a share with its interval, a quantile, and a paired test."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import nan, sqrt
+from typing import Any
 
 _Z = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """So many of so many, with the 95 % interval of the share; None where there are no rows."""
+
+    hits: int
+    rows: int
+
+    @property
+    def value(self) -> float | None:
+        """The share, 0 to 1."""
+        return self.hits / self.rows if self.rows else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Wilson's interval."""
+        return wilson(self.hits, self.rows) if self.rows else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {"hits": self.hits, "rows": self.rows, "value": self.value, "interval": self.interval}
 
 
 def wilson(hits: int, rows: int) -> tuple[float, float]:
@@ -27,6 +51,24 @@ def wilson(hits: int, rows: int) -> tuple[float, float]:
     spread = _Z * sqrt(share * (1 - share) / rows + square / (4 * rows * rows))
     whole = 1 + square / rows
     return max(0.0, (centre - spread) / whole), min(1.0, (centre + spread) / whole)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which ``share`` of the values lie, between neighbours by linear interpolation (R's type 7).
+
+    >>> percentile([4.0, 1.0, 3.0, 2.0], 0.5), percentile([1.0, 2.0, 3.0], 1.0), percentile([7.0], 0.95)
+    (2.5, 3.0, 7.0)
+
+    Raises:
+        ValueError: there are no values, or ``share`` is outside 0 to 1.
+    """
+    if not values or not 0 <= share <= 1:
+        raise ValueError(f"the {share} quantile of {len(values)} values")
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
 def mcnemar(lost: int, gained: int) -> float:
@@ -69,4 +111,4 @@ def holm(values: Mapping[str, float]) -> dict[str, float]:
     return {name: adjusted[name] for name in values}
 
 
-__all__ = ["holm", "mcnemar", "wilson"]
+__all__ = ["Share", "holm", "mcnemar", "percentile", "wilson"]

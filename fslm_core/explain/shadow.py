@@ -14,31 +14,9 @@ from rich.text import Text
 from ..message import Usage
 from ..store import Shadowed, StoredNode
 from .drawing import attempt_rows, cost, fields, plain, seconds_text, status_text
-from .paired import mcnemar, wilson
+from .paired import Share, mcnemar, wilson
 
 _ENDED = ("ok", "failed")
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """So many of so many, with the 95 % interval of the share; None where there are no rows."""
-
-    hits: int
-    rows: int
-
-    @property
-    def value(self) -> float | None:
-        """The share, 0 to 1."""
-        return self.hits / self.rows if self.rows else None
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Wilson's interval."""
-        return wilson(self.hits, self.rows) if self.rows else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON data."""
-        return {"hits": self.hits, "rows": self.rows, "value": self.value, "interval": self.interval}
 
 
 @dataclass(frozen=True, slots=True)

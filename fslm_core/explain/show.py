@@ -33,6 +33,7 @@ from .drawing import (
     status_text,
     visible,
 )
+from .instead import by_token, instead
 from .shadow import beside
 from .tree import Branch, few, tree
 from .wording import because, doubts, maker, narrowed, step_of
@@ -48,7 +49,8 @@ def show(run: StoredRun, *, full: bool = False) -> RenderableType:
     """A run as something Rich can print.
 
     Args:
-        full: show long data whole, and a step each time it ran; else middles are left out, and most of very many times.
+        full: show long data whole, each token with its runner-up, and a step each time it ran; else middles are left
+            out, and most of very many times.
     """
     parts: list[RenderableType] = [*_header(run, full)]
     branches = tree(run.nodes) if full else few(tree(run.nodes))
@@ -287,6 +289,10 @@ def _step(shown: _Shown, node: StoredNode, name: str, number: str) -> Iterator[R
         asked = attempt.spans
     if node.content is not None:
         rows.append(("validated", fields(node.content, node.confidence, full)))
+    for place, line in enumerate(instead(node)):
+        rows.append(("" if place else "or else", line))
+    if full and node.attempts and (tokens := by_token(node.attempts[-1])) is not None:
+        rows.append(("tokens", tokens))
     if node.abstained:
         rows.append(("unsure of", plain(clip("; ".join(doubts(node)), full))))
     if node.attempts or node.seconds:  # a shape and its decisions cost nothing by themselves

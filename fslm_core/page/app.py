@@ -86,6 +86,7 @@ def make(desk: Desk, *, hosts: frozenset[str] | None) -> Starlette:
             Route("/runs/{run}/replay", replay, methods=["POST"]),
             Route("/runs/{run}/label", label, methods=["POST"]),
             Route("/diff", show(reading.diff)),
+            Route("/stats", show(reading.stats)),
             Route("/blame", show(reading.blame)),
             Route("/key", key, methods=["GET", "POST"]),
             Mount("/static", StaticFiles(directory=Path(__file__).with_name("static"))),

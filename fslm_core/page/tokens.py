@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..explain.drawing import probability, visible
+from ..explain.instead import Fork, forks
 from ..message import TokenTrace
 from ..store import StoredAttempt
 
@@ -37,10 +38,11 @@ def tokens_of(attempt: StoredAttempt) -> list[Token] | None:
         return None
     if len(trace.forced) != len(trace.texts):
         return None
-    return [_token(trace, place) for place in range(len(trace.texts))]
+    others = {fork.place: fork for fork in forks(attempt)}
+    return [_token(trace, place, others.get(place)) for place in range(len(trace.texts))]
 
 
-def _token(trace: TokenTrace, place: int) -> Token:
+def _token(trace: TokenTrace, place: int, fork: Fork | None) -> Token:
     text, forced = trace.texts[place], trace.forced[place]
     name = f"token {place + 1:,}, “{visible(text)}”"
     if forced:
@@ -49,7 +51,8 @@ def _token(trace: TokenTrace, place: int) -> Token:
     if chance is None:
         return Token(visible(text), f"{name}: chosen", False, 0)
     shade = next((shade for least, shade in _SHADES if chance >= least), 4)
-    return Token(visible(text), f"{name}: probability {probability(chance)}", False, shade)
+    other = f"; next “{visible(fork.other)}”, {probability(fork.other_chance)}" if fork is not None else ""
+    return Token(visible(text), f"{name}: probability {probability(chance)}{other}", False, shade)
 
 
 def chance_of(logprob: float | None) -> float | None:

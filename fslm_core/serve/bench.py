@@ -18,6 +18,7 @@ from typing import Any, get_args
 
 from .. import __version__
 from ..errors import FslmError, InputError, UnknownNameError, UsageError
+from ..explain.paired import percentile
 from ..message import Usage
 from ..schema import loads
 from ..settings import Settings, TorchSettings
@@ -302,24 +303,6 @@ def agreement(reference: Mapping[int, Sequence[Timing]], other: Mapping[int, Seq
     return _ratio(same, asked)
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which ``share`` of the values lie, between neighbours by linear interpolation (R's type 7).
-
-    >>> percentile([4.0, 1.0, 3.0, 2.0], 0.5), percentile([1.0, 2.0, 3.0], 1.0), percentile([7.0], 0.95)
-    (2.5, 3.0, 7.0)
-
-    Raises:
-        ValueError: there are no values, or ``share`` is outside 0 to 1.
-    """
-    if not values or not 0 <= share <= 1:
-        raise ValueError(f"the {share} quantile of {len(values)} values")
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    low = int(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
-
-
 def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
@@ -339,6 +322,5 @@ __all__ = [
     "agreement",
     "arms_of",
     "bench",
-    "percentile",
     "read_rows",
 ]

@@ -75,7 +75,7 @@ def alternatives_of(message: Message[Any], field: str) -> tuple[tuple[Any, float
     labels = _labels(message, field)
     if span is None or len(labels) < 2:
         return ()
-    chosen = plain_data(message.content)[field]
+    chosen = plain_data(message.content).get(field)
     found = _forks(attempt, span, {dumps(label): label for label in labels})
     others = [(label, p) for text, (label, p) in found.items() if text != dumps(chosen)]
     return tuple(sorted(others, key=lambda pair: -pair[1]))

@@ -6,6 +6,7 @@ import json
 import threading
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ from ..events import (
     StepSkipped,
 )
 from ..message import CANDIDATE, Attempt, Message, Origin, Skipped, Usage
+from ..shapes import alternatives_of
 from .keep import ContentMode, Keeper, KeptContent, keeper
 from .privacy import Key
 
@@ -30,6 +32,8 @@ _LARGEST = 2**63 - 1
 _WINDOW = 12
 _MAX_UNPACKED = 64 << 20
 """Bytes of one attempt's arrays."""
+_SURE, _OTHERS, _LEAST = 0.99, 5, 0.001
+"""Below this confidence a field's other labels are kept: so many at most, each at least that likely."""
 _BARE = Origin(stage="")
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
@@ -177,6 +181,7 @@ class Encoder:
             "content_id": content.id,
             "confidence": _or_none(kept.confidence(event.message)),
             "narrowed": _or_none(kept.narrowed(event.message)),
+            "doubt": _or_none(_doubt(event.message, kept)),
         }
         tries = _attempts(event.message, kept, content)
         return [_content(content), _insert("INSERT OR REPLACE", "nodes", row), *tries]
@@ -268,11 +273,20 @@ def _content(content: KeptContent) -> Statement:
 
 
 def _doubt(message: Message[Any], kept: Keeper) -> dict[str, Any] | None:
-    """What a message abstained on, and what else it might have said."""
-    if not message.abstained:
+    """What a message abstained on, and what else its labels might have been.
+
+    That is worked out here, while the labels are known: a trace is read without the plugin that has them.
+    """
+    others = dict(message.alternatives)
+    for name, sure in (message.confidence or {}).items():
+        if sure < _SURE and name not in others:
+            likely = [pair for pair in alternatives_of(message, name)[:_OTHERS] if pair[1] >= _LEAST]
+            others |= {name: tuple(likely)} if likely else {}
+    told = kept.alternatives(replace(message, alternatives=others)) if others else {}
+    if not message.abstained and not told:
         return None
-    others = {name: [list(pair) for pair in pairs] for name, pairs in kept.alternatives(message).items()}
-    return {"fields": list(message.abstained), "alternatives": others}
+    pairs = {name: [list(pair) for pair in found] for name, found in told.items()}
+    return {"fields": list(message.abstained), "alternatives": pairs}
 
 
 def _past(message: Message[Any]) -> dict[str, Any] | None:
@@ -347,6 +361,11 @@ def to_database(text: str) -> str | bytes:
     return text
 
 
+def from_database(value: str | bytes | None) -> str | None:
+    """What :func:`to_database` was given."""
+    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
+
+
 def to_json(data: object) -> str:
     """Compact JSON."""
     return _COMPACT.encode(data)
@@ -379,4 +398,4 @@ def unpack(blob: bytes) -> dict[str, Any]:
     return data
 
 
-__all__ = ["Encoder", "Statement", "pack", "to_database", "to_json", "unpack"]
+__all__ = ["Encoder", "Statement", "from_database", "pack", "to_database", "to_json", "unpack"]

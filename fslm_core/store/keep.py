@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import lru_cache
+from math import isfinite
 from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel
 
 from ..errors import FslmError
 from ..events import AttemptFailed
-from ..message import Attempt, Marks, Message, Origin, Problem, TokenTrace
+from ..message import Attempt, Marks, Message, Origin, Problem
 from ..prompt import REDACTED, Prompt, Span
 from ..schema import dumps, plain_data, schema_id_of, sensitive_fields
 from .marks import made_at
@@ -26,6 +27,8 @@ from .redact import Alternatives, Redactor, bare_error, problem_as, spelt
 ContentMode = Literal["full", "redacted", "none"]
 Source: TypeAlias = Message[Any] | AttemptFailed
 """Whose try it was."""
+_PLACES = 4
+"""Decimals of a runner-up's log-probability: it is told to a ten-thousandth of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class Keeper:
             None if attempt.prompt is None else _spans(attempt.prompt),
             attempt.raw,
             [{name: getattr(p, name) for name in Problem.__slots__} for p in attempt.problems],
-            None if attempt.tokens is None else _tokens(attempt.tokens, text=True),
+            _tokens(attempt, text=True),
         )
 
     def error(self, error: FslmError) -> dict[str, Any]:
@@ -151,7 +154,7 @@ class RedactedKeeper(Keeper):
             None if attempt.prompt is None else _spans(self._prompt(attempt.prompt, source)),
             REDACTED if content is None else content.json,
             [problem_as(p, REDACTED, spelt(p.field, output)) for p in attempt.problems],
-            None if attempt.tokens is None else _tokens(attempt.tokens, text=False),
+            _tokens(attempt, text=False),
         )
 
     def _prompt(self, prompt: Prompt, source: Source) -> Prompt:
@@ -210,7 +213,7 @@ class ShapeKeeper(Keeper):
             None if attempt.prompt is None else _spans(attempt.prompt, text=False),
             None,
             [problem_as(p, "", spelt(p.field, output)) for p in attempt.problems],
-            None if attempt.tokens is None else _tokens(attempt.tokens, text=False),
+            _tokens(attempt, text=False),
         )
 
     def error(self, error: FslmError) -> dict[str, Any]:
@@ -259,13 +262,23 @@ def _spans(prompt: Prompt, *, text: bool = True) -> list[list[Any]]:
     return [[s.role, s.static, s.field, s.text if text else None, len(s.text)] for s in prompt.spans]
 
 
-def _tokens(trace: TokenTrace, *, text: bool) -> dict[str, Any]:
-    return {
+def _tokens(attempt: Attempt, *, text: bool) -> dict[str, Any] | None:
+    """An attempt token by token. ``runners`` is ``[place, text or None, log-probability]`` of each second likeliest."""
+    trace = attempt.tokens
+    if trace is None:
+        return None
+    kept: dict[str, Any] = {
         "tokens": trace.tokens if text else [],
         "texts": trace.texts if text else [],
         "logprobs": trace.logprobs,
         "forced": "".join("01"[forced] for forced in trace.forced),
     }
+    runners = [
+        [place, runner[0] if text else None, round(runner[1], _PLACES)]
+        for place, runner in enumerate(attempt.runners_up)
+        if runner is not None and isfinite(runner[1])
+    ]
+    return {**kept, "runners": runners} if runners else kept
 
 
 __all__ = ["ContentMode", "Keeper", "KeptAttempt", "KeptContent", "keeper", "shape_of"]

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from ..message import CANDIDATE, Problem, TokenTrace, Usage
 from ..prompt import Prompt, Role, Span
-from .encode import unpack
+from .encode import from_database, unpack
 from .keep import ContentMode
 from .labels import Label, read_labels
 from .owner import is_gone
@@ -83,7 +83,9 @@ class StoredSpan:
 class StoredAttempt:
     """One try. ``spans`` is None for a tool; ``raw`` is None where no text was kept, ``raw_chars`` its length.
 
-    Where token texts were not kept, ``tokens`` still has its scores and its forced mask.
+    Where token texts were not kept, ``tokens`` still has its scores and its forced mask. ``runners_up`` has for each
+    token the text of the second likeliest (None where it was not kept) and its log-probability, None where there was no
+    choice; it is empty where the backend does not tell, and in what was recorded before fslm kept it.
     """
 
     index: int
@@ -95,6 +97,7 @@ class StoredAttempt:
     finish_reason: str
     truncated: int
     tokens: TokenTrace | None
+    runners_up: tuple[tuple[str | None, float] | None, ...] = ()
 
     @property
     def prompt(self) -> Prompt | None:
@@ -115,7 +118,8 @@ class StoredNode:
     Attributes:
         same: of a candidate: whether it said what the step said; None where one of them gave no message.
         agreed: of a candidate: the same field by field.
-        abstained: the fields the message was not sure enough of; ``alternatives``: for those, labels and probability.
+        abstained: the fields the message was not sure enough of.
+        alternatives: for those, and for other fields of labels with a confidence below 0.99, labels and probability.
         reused: the node of an earlier run that the message was taken from; empty where it was made.
         edited: the fields that somebody changed in it.
     """
@@ -214,7 +218,9 @@ def read_content(connection: sqlite3.Connection, content_id: str | None) -> Stor
     row = connection.execute("SELECT * FROM contents WHERE id = ?", (content_id,)).fetchone()
     if row is None:
         return None
-    content = StoredContent(row["id"], row["schema_id"], row["model"], _kind(row["kind"]), _text(row["json"]) or "null")
+    content = StoredContent(
+        row["id"], row["schema_id"], row["model"], _kind(row["kind"]), from_database(row["json"]) or "null"
+    )
     json.loads(content.json)  # damage is told here, where it is known what was read
     return content
 
@@ -237,7 +243,7 @@ def _node(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredNode:
         index=row["idx"],
         attempt=row["attempt"],
         status=row["status"],
-        when=_text(row["skipped_by"]),
+        when=from_database(row["skipped_by"]),
         parents=tuple(_json(row["parents"])),
         stage=row["stage"],
         plugin=row["plugin"],
@@ -278,26 +284,27 @@ def _later(row: sqlite3.Row, column: str) -> dict[str, Any]:
 
 def _column(row: sqlite3.Row, column: str) -> str | None:
     """The text in a column, None where a database of before does not have it."""
-    return _text(row[column]) if column in row.keys() else None  # noqa: SIM118 (a row's keys)
+    return from_database(row[column]) if column in row.keys() else None  # noqa: SIM118 (a row's keys)
 
 
 def _attempt(row: sqlite3.Row) -> StoredAttempt:
     spans = _json(row["prompt"])
+    arrays = None if row["data"] is None else unpack(row["data"])
     return StoredAttempt(
         index=row["idx"],
         spans=None if spans is None else tuple(StoredSpan(t, r, s, f, n) for r, s, f, t, n in spans),
-        raw=_text(row["raw"]),
+        raw=from_database(row["raw"]),
         raw_chars=row["raw_chars"],
         problems=tuple(Problem(**p) for p in _json(row["problems"])),
         usage=_usage(row["usage"]),
         finish_reason=row["finish_reason"],
         truncated=row["truncated"],
-        tokens=None if row["data"] is None else _tokens(row["data"]),
+        tokens=None if arrays is None else _tokens(arrays),
+        runners_up=() if arrays is None else _runners(arrays),
     )
 
 
-def _tokens(blob: bytes) -> TokenTrace:
-    data = unpack(blob)
+def _tokens(data: dict[str, Any]) -> TokenTrace:
     logprobs = data["logprobs"]
     return TokenTrace(
         tokens=tuple(data["tokens"]),
@@ -305,6 +312,15 @@ def _tokens(blob: bytes) -> TokenTrace:
         logprobs=None if logprobs is None else tuple(logprobs),
         forced=tuple(mark == "1" for mark in data["forced"]),
     )
+
+
+def _runners(data: dict[str, Any]) -> tuple[tuple[str | None, float] | None, ...]:
+    """For each token what would have stood in its place; nothing in a blob of before."""
+    if not (found := {place: (text, chance) for place, text, chance in data.get("runners", ())}):
+        return ()
+    if not found.keys() <= set(range(len(data["forced"]))):
+        raise ValueError("a runner-up of no token")
+    return tuple(found.get(place) for place in range(len(data["forced"])))
 
 
 def _kind(value: Any) -> ContentMode:
@@ -322,12 +338,8 @@ def _usage(text: str | None) -> Usage:
 
 
 def _json(text: str | bytes | None) -> Any:
-    plain = _text(text)
+    plain = from_database(text)
     return None if plain is None else json.loads(plain)
-
-
-def _text(value: str | bytes | None) -> str | None:
-    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
 
 
 __all__ = [

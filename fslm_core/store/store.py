@@ -9,13 +9,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from ..errors import StoreError, UnknownNameError, UsageError
-from ..stack import Stack
+from ..stack import INPUT, Stack
 from .beside import Shadowed, read_inputs, read_shadowed_stages, read_shadows
+from .counting import Counts, Said, read_counts, read_said, read_spans
 from .database import connect, transaction, translated, understood
 from .encode import Encoder
 from .exporting import Exported, line_of, write_lines
@@ -336,6 +338,35 @@ class TraceStore:
         """
         with self._changing() as connection:
             return take_back(connection, find(connection, run)["id"], step)
+
+    def spans(self, *, since: float = -inf, until: float = inf) -> dict[str, tuple[float, float]]:
+        """When the first and the last run of each stack began, of those since a moment and before another."""
+        with self._reading() as connection:
+            return read_spans(connection, since, until)
+
+    def counts(
+        self, stack: str, *, since: float = -inf, until: float = inf, span: Callable[[float], float] = lambda _: 0.0
+    ) -> Counts:
+        """Count the runs of a stack, step by step; :func:`~fslm_core.explain.stats.stats` makes shares and medians.
+
+        Args:
+            since: only runs that began since, in Unix seconds; ``until``: and before.
+            span: when the span of time began that a moment lies in: each is counted by itself.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        with self._reading() as connection:
+            return read_counts(connection, stack, since, until, span)
+
+    def said(self, stack: str, *, since: float = -inf, until: float = inf) -> list[Said]:
+        """What the steps of those runs said, equal messages once, and, as ``input``, what the runs were given.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        with self._reading() as connection:
+            return read_said(connection, stack, since, until, INPUT)
 
     def content(self, content_id: str) -> StoredContent:
         """One message's content by its id.

@@ -6,8 +6,9 @@
 (:mod:`.labels`) · ``forgetting`` runs that are being forgotten.
 
 What a candidate gave beside a step is a row of ``nodes`` too, its ``step`` followed by ``~candidate``, with what came
-of comparing the two in ``compared``; ``doubt`` has the fields that a message abstained on, and its alternatives. A run
-that replays another has its id in ``parent``, and its nodes say in ``past`` which messages were taken and edited.
+of comparing the two in ``compared``; ``doubt`` has the fields that a message abstained on, and what else its labels
+might have been. A run that replays another has its id in ``parent``, and its nodes say in ``past`` which messages were
+taken and edited.
 
 What is younger than version 1 is made, where it is missing, by whoever writes. An fslm that does not know it reads and
 writes the rest as ever; only forgetting it is refused, for it would leave the words of the forgotten in the index: the

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fslm_core.serve.bench import percentile
+from fslm_core.explain.paired import percentile
 
 Call = Callable[[Any], Awaitable[bool]]
 """Asks one input; whether a valid output came of it."""

@@ -13,8 +13,9 @@ from pydantic import BaseModel, Field
 from fslm_core.backends.scripted import Script, ScriptedBackend
 from fslm_core.engine import Engine
 from fslm_core.errors import BackendError, InputError, UnknownNameError, UsageError
+from fslm_core.explain.paired import percentile
 from fslm_core.message import Usage
-from fslm_core.serve.bench import Figure, agreement, arms_of, bench, percentile, read_rows
+from fslm_core.serve.bench import Figure, agreement, arms_of, bench, read_rows
 from fslm_core.serve.measuring import Arm, Loaded, Local, Timing, peak_memory_of_program
 from fslm_core.settings import load
 from fslm_core.stack import Stack
