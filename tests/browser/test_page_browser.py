@@ -325,7 +325,7 @@ def test_it_is_accessible(folder: Path, blamed: Path, tab: Tab, scheme: str) -> 
         page = watched.page
         compared = f"/diff?run={run}&run={edited}"
         for path in ("/", "/?q=kettle", "/?q=none", f"/runs/{run}", f"/runs/{edited}", f"/runs/{hall}?page=2", compared,
-                     "/blame", "/runs/zzz", "/key"):  # fmt: skip
+                     "/stats?stack=post", "/blame", "/runs/zzz", "/key"):  # fmt: skip
             page.goto(path)
             page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true })")
             assert violations(page) == [], path
@@ -341,7 +341,7 @@ def test_a_key_opens_the_page(folder: Path, tab: Tab) -> None:
     with serving(folder, key="a key nobody guesses") as office:
         page = tab(office.address).page
         page.goto("/")
-        page.get_by_label("Key").fill("a key nobody guesses")
+        page.get_by_label("Key", exact=True).fill("a key nobody guesses")
         page.get_by_role("button", name="Open").click()
         assert page.locator("tr[data-row]").count() == 5
 
@@ -365,6 +365,8 @@ def test_the_pictures_of_the_documentation(
         pictures(page, "page-diff")
         page.goto("/blame")
         pictures(page, "page-blame")
+        page.goto("/stats?stack=post")
+        pictures(page, "page-stats")
         page = tab(office.address, size=NARROW).page
         page.goto(f"/runs/{run}#step-kind")
         pictures(page, "page-narrow")
