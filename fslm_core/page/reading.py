@@ -123,7 +123,7 @@ def read_blame(desk: Desk) -> Blame:
     Raises:
         UsageError: it cannot be read, or is none.
     """
-    from ..evaluate.blaming import Blame  # numpy and the engine come with it
+    from ..evaluate.blaming import Blame  # the engine comes with it
 
     assert desk.blame is not None
     try:

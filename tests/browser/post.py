@@ -87,6 +87,7 @@ class Louds(BaseModel):
     louds: list[str]
 
 
+THANKS, SORRY = "Thank you for your kind words.", "We are sorry, and a new one is on its way."
 SMALL = SLM("smollm2-135m", tuned=True)
 kind = Stage(
     "post.kind",
@@ -225,8 +226,7 @@ def _reply(request: Request) -> str:
     if "<script>" in _text(request):
         return _json({"reply": HOSTILE})
     asked = "".join(span.text for span in request.prompt.spans)
-    said = "Thank you for your kind words" if "praise" in asked else "We are sorry, and a new one is on its way"
-    return _json({"reply": f"{said}."})
+    return _json({"reply": THANKS if "praise" in asked else SORRY})
 
 
 def _json(data: dict[str, Any]) -> str:
@@ -275,6 +275,32 @@ def replay(folder: Path, run: str, **edits: Any) -> str:
     mine = settings.load(files=[], data_dir=folder)
     changed = {name.replace("__", "."): value for name, value in edits.items()}
     return beside(lambda engine: engine.replay(run, edits=changed).id, mine)
+
+
+def labelled() -> list[dict[str, Any]]:
+    """Letters with what is right. The model takes who does not say thanks for a complaint, and reads carelessly."""
+    praise = ["Thank you for the quick delivery.", "Thank you, it works.", "Thanks to all of you!"]
+    missed = ["Lovely colour, and it pours well.", "The best toaster I ever had.", "It works as it should."]
+    wrong = ["The kettle A-1047 leaks.", "The toaster A-2210 burns everything.", "The lid broke after two days."]
+    misread = ["I had nothing but praise for the kettle until it broke."]
+    rows = [("praise", text, THANKS) for text in praise + missed]
+    rows += [("complaint", text, SORRY) for text in wrong + misread]
+    return [
+        {
+            "input": {"text": text},
+            "output": {"reply": said},
+            "steps": {"kind": {"kind": kind}, "reply": {"reply": said}},
+        }
+        for kind, text, said in rows
+    ]
+
+
+def blame_json(folder: Path) -> str:
+    """What `fslm blame --json` says of those, with every run in the trace in ``folder``."""
+    from fslm_core.evaluate.blaming import blame
+
+    mine = settings.load(files=[], data_dir=folder)
+    return beside(lambda engine: blame(POST, labelled(), engine=engine), mine).model_dump_json()
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from .conftest import NARROW, WIDE, Watched
-from .post import GATE, HOSTILE, Office, replay, run_all, serving
+from .post import GATE, HOSTILE, Office, blame_json, replay, run_all, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -44,29 +43,10 @@ def office(folder: Path) -> Iterator[Office]:
 
 
 @pytest.fixture
-def blamed(folder: Path) -> Path:
-    """What `fslm blame --json` writes, of runs that are in the trace."""
-    runs = run_all(folder, *(("post", {"text": f"Is letter {n} a complaint?"}) for n in range(2)))
-    made = [replay(folder, run, kind__kind="complaint") for run in runs]
-
-    def share(rows: int, n: int) -> dict[str, Any]:
-        return {"rows": rows, "n": n, "value": rows / n, "low": max(0, rows / n - 0.2), "high": min(1, rows / n + 0.2)}
-
-    steps = [
-        {"step": step, "known": 20, "wrong": share(9, 20), "own": share(blame, 10), "blamed": share(blame, 10),
-         "right_then": share(10 + blame, 20), "fields": {"kind": blame}}
-        for step, blame in (("kind", 6), ("order", 0), ("reply", 2))
-    ]  # fmt: skip
-    wrong = [
-        {"line": n + 1, "run": run, "blamed": "kind", "error": None, "replays": {"kind": again}}
-        for n, (run, again) in enumerate(zip(runs, made, strict=True))
-    ]
-    found = {
-        "schema_name": "fslm-blame/1", "stack": "post", "rows": 20, "right": share(10, 20), "steps": steps,
-        "several": share(1, 10), "elsewhere": share(1, 10), "wrong": wrong, "unknown": [], "notes": [],
-    }  # fmt: skip
-    path = folder / "blame.json"
-    path.write_text(json.dumps(found), "utf-8")
+def blamed(tmp_path: Path) -> Path:
+    """What is to blame for the wrong answers to ten letters; their runs are in the trace, and older than all others."""
+    path = tmp_path / "blame.json"
+    path.write_text(blame_json(tmp_path), "utf-8")
     return path
 
 
@@ -316,9 +296,9 @@ def violations(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_accessible(folder: Path, blamed: Path, tab: Tab, scheme: str) -> None:
+def test_it_is_accessible(blamed: Path, folder: Path, tab: Tab, scheme: str) -> None:
     with serving(folder, blame=blamed) as office:
-        run, hall = office.desk.store.search("leaks", step="input")[0].run, newest(office, "post.hall")
+        run, hall = office.desk.store.search("leaks today", step="input")[0].run, newest(office, "post.hall")
         edited = replay(folder, run, kind__kind="praise")
         office.desk.store.label(run, "kind", right=False, note="see the letter")
         watched = tab(office.address, scheme=scheme)
@@ -346,12 +326,26 @@ def test_a_key_opens_the_page(folder: Path, tab: Tab) -> None:
         assert page.locator("tr[data-row]").count() == 5
 
 
+def test_blame_leads_to_the_runs(blamed: Path, tab: Tab) -> None:
+    with serving(blamed.parent, blame=blamed) as office:
+        page = tab(office.address).page
+        page.goto("/blame")
+        assert "6 of 10 rows are right" in page.inner_text("main")
+        assert page.get_by_role("img", name="Share of the wrong answers").locator(".said").all_text_contents() == [
+            "3", "0", "1", "0", "0",
+        ]  # fmt: skip
+        page.locator("tr", has=page.get_by_role("cell", name="kind", exact=True)).get_by_role(
+            "link", name="kind"
+        ).first.click()
+        assert "They part at kind: somebody edited it." in page.locator(".verdict").inner_text()
+
+
 def test_the_pictures_of_the_documentation(
-    folder: Path, blamed: Path, tab: Tab, pictures: Callable[[Page, str], None]
+    blamed: Path, folder: Path, tab: Tab, pictures: Callable[[Page, str], None]
 ) -> None:
     size = {"width": 1100, "height": 780}
     with serving(folder, blame=blamed) as office:
-        run = office.desk.store.search("leaks", step="input")[0].run
+        run = office.desk.store.search("leaks today", step="input")[0].run
         edited = replay(folder, run, kind__kind="praise")
         for scheme in ("light", "dark"):
             page = tab(office.address, scheme=scheme, size=size).page
