@@ -65,7 +65,8 @@ def spark(values: Sequence[float | None], share: bool) -> Spark:
     first, last, least, most = (
         f"{value:.3f}" if share else seconds_text(value) for value in (known[0], known[-1], min(known), max(known))
     )
-    return Spark(lines, dots, f"from {first} to {last}; least {least}, most {most}")
+    told = f"from {first} to {last}; least {least}, most {most}" if len(known) > 1 else first
+    return Spark(lines, dots, told)
 
 
 __all__ = ["HEIGHT", "MEASURES", "WIDTH", "Spark", "spark", "sparks"]
