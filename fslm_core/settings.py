@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -80,6 +80,13 @@ class SessionSettings(_Section):
     """Whether sessions may be kept; where not, a run that names one is refused."""
     keep_days: float = Field(default=30.0, ge=0, allow_inf_nan=False)
     """Days after its last turn that a session is forgotten; 0 keeps it until someone forgets it."""
+
+
+class UiSettings(_Section):
+    """The page to look at traces, ``fslm ui``."""
+
+    key: SecretStr | None = None
+    """What whoever opens the page must know, needed where it listens beyond this machine: ``FSLM_UI__KEY``."""
 
 
 class TorchSettings(_Section):
@@ -174,6 +181,7 @@ class Settings(BaseSettings):
     """The lock file."""
     trace: TraceSettings = TraceSettings()
     sessions: SessionSettings = SessionSettings()
+    ui: UiSettings = UiSettings()
     torch: TorchSettings = TorchSettings()
     openai: OpenAISettings = OpenAISettings()
     stages: dict[str, StageSettings] = {}
@@ -368,6 +376,7 @@ __all__ = [
     "StageSettings",
     "TorchSettings",
     "TraceSettings",
+    "UiSettings",
     "default",
     "load",
     "user_file",

@@ -44,6 +44,7 @@ VERBS = {
     "lock": Verb("lock", "Write down what runs here, tell what differs from it, or go back to the lock before."),
     "models": Verb("models", "List, get, verify or find the base models."),
     "trace": Verb("trace", "Look at what was kept of earlier runs, or forget it."),
+    "ui": Verb("ui", "Serve a page to look at traces, on this machine alone."),
     "sessions": Verb("sessions", "Look at what is remembered of sessions, fork one, or forget it."),
     "new": Verb("new", "Write a new plugin, with its tests: a stage, a stack or a tool."),
     "data": Verb("data", "Make rows to train on and to score by, out of a table."),

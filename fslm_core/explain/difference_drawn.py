@@ -16,7 +16,7 @@ from ..store import RunRow
 from .difference import Cause, FieldChange, RunDiff, SetDiff, StepChange
 from .drawing import DATA, DEEP, clip, compact, one_line, plain, seconds_text, shallow, status_text
 
-_CAUSES: dict[Cause, str] = {
+CAUSES: dict[Cause, str] = {
     "edited": "somebody edited it",
     "given": "was given something else",
     "condition": "another condition let it run, or not",
@@ -115,7 +115,7 @@ def _step(step: StepChange, full: bool) -> Iterator[RenderableType]:
     yield title
     if step.how in ("same", "unknown"):
         return
-    yield Padding(Text("; ".join(_CAUSES[cause] for cause in step.why), style="dim"), (0, 0, 0, 2))
+    yield Padding(Text("; ".join(CAUSES[cause] for cause in step.why), style="dim"), (0, 0, 0, 2))
     for change in step.fields[:_MOST]:
         yield Padding(_change(change, full), (0, 0, 0, 2))
     if len(step.fields) > _MOST:
@@ -128,14 +128,20 @@ def _change(change: FieldChange, full: bool) -> RenderableType:
     return Text.assemble((one_line(change.field) or "all", ""), "  ", old, " → ", new)
 
 
-def _verdict(found: RunDiff) -> Text:
+def verdict(found: RunDiff) -> tuple[str, str, str]:
+    """Where two runs part, in a sentence: what comes before the step's name, the name, and what comes after."""
     if found.same:
-        return Text("All that was kept of the two runs is the same.", style="green")
+        return "All that was kept of the two runs is the same.", "", ""
     parted = found.parted
     if parted is None:
-        return Text("They were given something else; each step does the same with the same.", style="yellow")
-    why = "; ".join(_CAUSES[cause] for cause in parted.why)
-    return Text.assemble("They part at ", (one_line(parted.step), "bold"), f": {why}.")
+        return "They were given something else; each step does the same with the same.", "", ""
+    return "They part at ", parted.step, f": {'; '.join(CAUSES[cause] for cause in parted.why)}."
 
 
-__all__ = ["drawn", "set_drawn", "set_to_json", "to_json"]
+def _verdict(found: RunDiff) -> Text:
+    before, step, after = verdict(found)
+    style = "green" if found.same else "" if step else "yellow"
+    return Text.assemble((before, style), (one_line(step), "bold"), after)
+
+
+__all__ = ["CAUSES", "drawn", "set_drawn", "set_to_json", "to_json", "verdict"]

@@ -45,7 +45,10 @@ OPEN, CLOSE = "«", "»"
 
 def visible(text: str) -> str:
     """``text`` with every character that would be acted on, or could not be seen, written as its escape."""
-    return "".join(_spelt(c) if _hides(c) else c for c in text)
+    return "\n".join(
+        line if line.isprintable() else "".join(_spelt(c) if _hides(c) else c for c in line)
+        for line in text.split("\n")
+    )
 
 
 def _hides(character: str) -> bool:

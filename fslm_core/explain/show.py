@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
@@ -14,7 +14,6 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from ..message import LEFT_OUT, failed_with
 from ..store import Label, RunRow, StoredContent, StoredNode, StoredRun, StoredSpan
 from .drawing import (
     CLOSE,
@@ -23,7 +22,6 @@ from .drawing import (
     STYLES,
     attempt_rows,
     clip,
-    compact,
     cost,
     facts,
     fields,
@@ -39,6 +37,7 @@ from .instead import by_token, instead
 from .labels import drawn as labelled
 from .shadow import beside
 from .tree import Branch, few, tree
+from .wording import because, doubts, maker, narrowed, step_of
 
 _BAR, _NESTED_BAR = 20, 12
 _NAME, _NESTED_NAME = 14, 22
@@ -162,7 +161,7 @@ def _footer(run: StoredRun, full: bool) -> Iterator[RenderableType]:
         yield Text(f"In prompts, {OPEN}this{CLOSE} is data; the rest is the template's own text.", style="dim")
 
 
-def _timeline(run: StoredRun, branches: list[Branch]) -> Table:
+def _timeline(run: StoredRun, branches: list[Branch[StoredNode]]) -> Table:
     """When each step ran, how long, and how sure it was of its least sure field; those of a shape below it."""
     nested = any(branch.within for branch in branches)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -176,7 +175,7 @@ def _timeline(run: StoredRun, branches: list[Branch]) -> Table:
     return table
 
 
-def _rows(branches: Iterable[Branch], bars: _Bars, indent: str) -> Iterator[tuple[RenderableType, ...]]:
+def _rows(branches: Iterable[Branch[StoredNode]], bars: _Bars, indent: str) -> Iterator[tuple[RenderableType, ...]]:
     for branch in branches:
         for node in branch.nodes:
             name = Text(indent + one_line(branch.name), style=STYLES.get(node.status, ""))
@@ -237,11 +236,13 @@ class _Shown:
 
     def parents(self, parents: Sequence[str]) -> str:
         """The steps that messages came from."""
-        names = (self.steps.get(parent) or _step_of(self.run.row.id, parent) for parent in parents)
+        names = (self.steps.get(parent) or step_of(self.run.row.id, parent) for parent in parents)
         return ", ".join(dict.fromkeys(names))
 
 
-def _branches(shown: _Shown, branches: Iterable[Branch], before: str, depth: int) -> Iterator[RenderableType]:
+def _branches(
+    shown: _Shown, branches: Iterable[Branch[StoredNode]], before: str, depth: int
+) -> Iterator[RenderableType]:
     """Each step, numbered, and what is within it further to the right."""
     place = 0
     for branch in branches:
@@ -273,7 +274,7 @@ def _step(shown: _Shown, node: StoredNode, name: str, number: str) -> Iterator[R
     if node.status == "skipped":
         yield facts([("because", _because(node.when or "?"))])
         return
-    rows: list[tuple[str, RenderableType]] = [("made by", plain(_maker(node)))]
+    rows: list[tuple[str, RenderableType]] = [("made by", plain(maker(node)))]
     if node.parents:
         rows.append(("from", plain(shown.parents(node.parents))))
     if node.edited:
@@ -281,7 +282,7 @@ def _step(shown: _Shown, node: StoredNode, name: str, number: str) -> Iterator[R
     elif node.reused:
         rows.append(("taken", plain(f"from run {node.reused.partition('/')[0]}, not made again")))
     if node.narrowed is not None:
-        rows.append(("narrowed", plain(clip(_narrowed(node.narrowed), full))))
+        rows.append(("narrowed", plain(clip(narrowed(node.narrowed), full))))
     several = len(node.attempts) > 1
     asked: tuple[StoredSpan, ...] | None = None
     for attempt in node.attempts:
@@ -296,7 +297,7 @@ def _step(shown: _Shown, node: StoredNode, name: str, number: str) -> Iterator[R
     if full and node.attempts and (tokens := by_token(node.attempts[-1])) is not None:
         rows.append(("tokens", tokens))
     if node.abstained:
-        rows.append(("unsure of", plain(clip("; ".join(_doubts(node)), full))))
+        rows.append(("unsure of", plain(clip("; ".join(doubts(node)), full))))
     if node.attempts or node.seconds:  # a shape and its decisions cost nothing by themselves
         rows.append(("cost", plain(cost(node))))
     if node.id == shown.last[node.step]:
@@ -312,65 +313,8 @@ def _label_of(run: StoredRun, node: StoredNode) -> Label | None:
 
 def _because(when: str) -> Text:
     """Why a step was passed over."""
-    if when == LEFT_OUT:
-        return Text("somebody left it out")
-    if code := failed_with(when):
-        return Text.assemble("it failed with ", (visible(code), "bold"), ", and says on_error='skip'")
-    return Text.assemble("when ", (visible(when), "bold"), " was false")
-
-
-def _doubts(node: StoredNode) -> Iterator[str]:
-    """Each field that was abstained on, and what else it might have been."""
-    for name in node.abstained:
-        others = [f"{compact(label)} {probability(chance)}" for label, chance in node.alternatives.get(name, ())]
-        yield f"{name}, or {', '.join(others)}" if others else name
-
-
-def _maker(node: StoredNode) -> str:
-    stage = node.stage or "?"
-    owner = f" ({node.plugin} {node.version or ''})".replace(" )", ")") if node.plugin else ""
-    model = f", model {node.model}" if node.model else ""
-    backend = f", backend {node.backend}" if node.backend else ""
-    return f"{stage}{owner}{model}{backend}"
-
-
-def _step_of(run: str, node: str) -> str:
-    """``input`` from ``01H…/input/0/0``."""
-    parts = node.removeprefix(run + "/").rsplit("/", 2)
-    return parts[0] if len(parts) == 3 else node
-
-
-def _narrowed(schema: Mapping[str, Any]) -> str:
-    if set(schema) == {"hash"}:
-        return "not kept"
-    properties = schema.get("properties")
-    choices = (
-        (name, _choices(part, DEEP)) for name, part in (properties if isinstance(properties, dict) else {}).items()
-    )
-    return "; ".join(f"{name} to {compact(values)}" for name, values in choices if values) or compact(schema)
-
-
-def _choices(node: Any, levels: int) -> list[Any]:
-    if not isinstance(node, dict) or levels == 0:
-        return []
-    parts = node.get("properties")
-    fields = parts.values() if isinstance(parts, dict) and not _tag(node) else ()
-    inner = [*_listed(node, "anyOf"), *_listed(node, "prefixItems"), node.get("items"), *fields]
-    return [*_listed(node, "enum"), *_tag(node), *(choice for part in inner for choice in _choices(part, levels - 1))]
-
-
-def _tag(node: Mapping[str, Any]) -> list[Any]:
-    """The value by which one object of a union is told apart: that of the first field that has one only."""
-    parts = node.get("properties")
-    listed = (
-        _listed(part, "enum") for part in (parts.values() if isinstance(parts, dict) else ()) if isinstance(part, dict)
-    )
-    return next((values for values in listed if len(values) == 1), [])
-
-
-def _listed(node: Mapping[str, Any], key: str) -> list[Any]:
-    value = node.get(key)
-    return value if isinstance(value, list) else []
+    before, what, after = because(when)
+    return Text.assemble(before, (visible(what), "bold"), after)
 
 
 def _content_json(content: StoredContent | None) -> dict[str, Any] | None:

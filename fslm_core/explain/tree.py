@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Generic, Protocol, TypeVar
 
 from ..message import plain_path
-from ..store import StoredNode
 
 _DEEP = 40
 """Levels of a path that are told apart; stacks have fewer."""
@@ -14,8 +14,31 @@ _MANY, _FIRST = 20, 10
 """Times that are all shown, and those that are where there are more."""
 
 
+class Placed(Protocol):
+    """What stands somewhere in a run: :class:`~fslm_core.store.StoredNode`, or its outline."""
+
+    @property
+    def step(self) -> str:
+        """Its step's path."""
+
+    @property
+    def index(self) -> int:
+        """Which time of it."""
+
+    @property
+    def started(self) -> float | None:
+        """When it began, Unix seconds."""
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took."""
+
+
+N = TypeVar("N", bound=Placed)
+
+
 @dataclass
-class Branch:
+class Branch(Generic[N]):
     """A place in a run.
 
     Attributes:
@@ -29,11 +52,11 @@ class Branch:
 
     name: str
     path: str
-    nodes: list[StoredNode] = field(default_factory=list)
-    within: dict[str, Branch] = field(default_factory=dict)
+    nodes: list[N] = field(default_factory=list)
+    within: dict[str, Branch[N]] = field(default_factory=dict)
     more: int = 0
 
-    def walk(self) -> Iterator[StoredNode]:
+    def walk(self) -> Iterator[N]:
         """All nodes from here down."""
         yield from self.nodes
         for branch in self.within.values():
@@ -46,9 +69,9 @@ class Branch:
         return (min(start for start, _ in times), max(end for _, end in times)) if times else None
 
 
-def tree(nodes: Iterable[StoredNode]) -> list[Branch]:
+def tree(nodes: Iterable[N]) -> list[Branch[N]]:
     """The places of a run's nodes, the outermost."""
-    root = Branch("", "")
+    root: Branch[N] = Branch("", "")
     for node in nodes:
         place = root
         for word in path_of(node).split(".", _DEEP):
@@ -58,14 +81,14 @@ def tree(nodes: Iterable[StoredNode]) -> list[Branch]:
     return list(root.within.values())
 
 
-def few(branches: Iterable[Branch]) -> list[Branch]:
+def few(branches: Iterable[Branch[N]]) -> list[Branch[N]]:
     """The same with the first ten times of steps that ran more than twenty times, and how many are left out.
 
     >>> made = few(tree([]) + [Branch(f"note[{n}]", f"note[{n}]") for n in range(30)])
     >>> len(made), made[-1].name, made[-1].more
     (11, 'note', 20)
     """
-    times: dict[str, list[Branch]] = {}
+    times: dict[str, list[Branch[N]]] = {}
     for branch in branches:
         times.setdefault(plain_path(branch.name), []).append(branch)
     found = []
@@ -77,9 +100,9 @@ def few(branches: Iterable[Branch]) -> list[Branch]:
     return found
 
 
-def path_of(node: StoredNode) -> str:
+def path_of(node: Placed) -> str:
     """A node's path, with its index."""
     return node.step + (f"[{node.index}]" if node.index else "")
 
 
-__all__ = ["Branch", "few", "path_of", "tree"]
+__all__ = ["Branch", "Placed", "few", "path_of", "tree"]

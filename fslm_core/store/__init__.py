@@ -17,6 +17,7 @@ from .importing import Imported
 from .keep import ContentMode
 from .labels import Label
 from .marks import marks_of, unmarked
+from .outline import Outline, OutlinedNode
 from .recorder import OnFailure, Recorder, concerns_all
 from .redact import Redactor, bare_error, kind_of, spelt
 from .rows import RunRow, StoredAttempt, StoredContent, StoredNode, StoredRun, StoredSpan
@@ -32,6 +33,8 @@ __all__ = [
     "Imported",
     "Label",
     "OnFailure",
+    "Outline",
+    "OutlinedNode",
     "Recorder",
     "Redactor",
     "RunRow",

@@ -16,6 +16,14 @@ _BEGINNING = "SELECT * FROM runs WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
 _STORED = {"running": "status = 'running'", "interrupted": "status IN ('interrupted', 'running')"}
 """What may stand in the file where a run is so: that its process is gone may not be written yet."""
 
+_STACKS = """
+WITH RECURSIVE names (name) AS (
+    SELECT min(stack) FROM runs
+    UNION ALL SELECT (SELECT min(stack) FROM runs WHERE stack > name) FROM names WHERE name IS NOT NULL
+)
+SELECT name FROM names WHERE name IS NOT NULL
+"""
+"""One look into the index a stack, however many runs there are."""
 _LABELLED = "(SELECT DISTINCT run FROM labels) AS marked CROSS JOIN runs ON runs.id = marked.run"
 """Few runs have labels, so it is from these that runs are looked up."""
 
@@ -28,13 +36,17 @@ def newest(
     status: str | None = None,
     since: float | None = None,
     labelled: bool = False,
+    before: str | None = None,
 ) -> list[RunRow]:
-    """The newest runs, newest first: of a stack, of a status, begun since a moment in Unix seconds, with labels."""
+    """The newest runs, newest first: of a stack, of a status, since a moment, with labels, older than a run."""
     if labelled and not has_labels(connection):
         return []
+    last = None if before is None else find(connection, before)
     asked = {"stack": stack, "status": status, "since": since}
+    asked |= {} if last is None else {"moment": last["started"], "id": last["id"]}
     stored = _STORED.get(status or "", "status = :status")
     wanted = [("stack = :stack", stack), (stored, status), ("started >= :since", since)]
+    wanted.append(("(started, id) < (:moment, :id)", before))
     given = [words for words, value in wanted if value is not None]
     runs = _LABELLED if labelled else "runs"
     sql = f"SELECT runs.* FROM {runs} WHERE {' AND '.join(given) or 'TRUE'} ORDER BY started DESC, id DESC"
@@ -54,6 +66,11 @@ def ids(connection: sqlite3.Connection, *, stack: str | None = None, since: floa
     given = " AND ".join(words for words, value in wanted if value is not None) or "TRUE"
     sql = f"SELECT id FROM runs WHERE {given} ORDER BY started, id"
     return tuple(str(row[0]) for row in connection.execute(sql, {"stack": stack, "since": since}))
+
+
+def stacks(connection: sqlite3.Connection) -> tuple[str, ...]:
+    """The names of all stacks that have runs, in the order of letters."""
+    return tuple(str(row[0]) for row in connection.execute(_STACKS))
 
 
 def find(connection: sqlite3.Connection, name: str) -> sqlite3.Row:
@@ -116,4 +133,4 @@ def _unknown(name: str, recent: list[str]) -> UnknownNameError:
     return error
 
 
-__all__ = ["LAST", "ended", "find", "ids", "newest", "subject"]
+__all__ = ["LAST", "ended", "find", "ids", "newest", "stacks", "subject"]

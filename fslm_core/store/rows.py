@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -13,6 +14,8 @@ from .encode import from_database, unpack
 from .keep import ContentMode
 from .labels import Label, read_labels
 from .owner import is_gone
+
+_NODE = "SELECT * FROM nodes WHERE id = ? AND run = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +194,13 @@ def read_row(row: sqlite3.Row) -> RunRow:
     )
 
 
-def read_run(connection: sqlite3.Connection, row: sqlite3.Row) -> StoredRun:
-    """Everything that belongs to a row of ``runs``. Call it inside a transaction."""
-    rows = connection.execute("SELECT * FROM nodes WHERE run = ? ORDER BY seq", (row["id"],)).fetchall()
+def read_run(connection: sqlite3.Connection, row: sqlite3.Row, nodes: Collection[str] | None = None) -> StoredRun:
+    """Everything that belongs to a row of ``runs``, or of its nodes only those named. Call it inside a transaction."""
+    if nodes is None:
+        rows = connection.execute("SELECT * FROM nodes WHERE run = ? ORDER BY seq", (row["id"],)).fetchall()
+    else:
+        named = (connection.execute(_NODE, (node, row["id"])).fetchone() for node in nodes)
+        rows = sorted((node for node in named if node is not None), key=lambda node: int(node["seq"]))
     return StoredRun(
         row=read_row(row),
         input=read_content(connection, row["input"]),

@@ -21,10 +21,12 @@ from .words import PLACES, first_number, mark_of, moment_of, text_of
 _PART = re.compile(r'"([^"]*)"?|[^\s"]+')
 _AROUND = 60
 """Characters of a snippet on each side of what was found."""
+_END = 2**63 - 1
+"""No message's number is as large."""
 _SELECT = """
 SELECT said.id AS number, said.step, said.content AS said_content, contents.json, runs.*
 FROM words CROSS JOIN said CROSS JOIN runs CROSS JOIN contents
-WHERE words MATCH :query AND words.rowid >= :since AND said.id = words.rowid
+WHERE words MATCH :query AND words.rowid >= :since AND words.rowid < :until AND said.id = words.rowid
     AND runs.id = said.run AND contents.id = said.content
 ORDER BY words.rowid DESC
 """
@@ -57,6 +59,7 @@ def search(
     step: str | None = None,
     status: str | None = None,
     since: float | None = None,
+    until: float | None = None,
     limit: int = 20,
 ) -> list[Found]:
     """The newest messages that hold every word and phrase of ``query``. Call it inside a transaction.
@@ -78,6 +81,7 @@ def search(
     asked = {
         "query": _expression(wanted, (stack, status, step)),
         "since": 0 if since is None else first_number(since),
+        "until": _END if until is None else first_number(until),
     }
     found: list[Found] = []
     told: set[tuple[str, str]] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -21,12 +21,13 @@ from .counting import Counts, Said, read_counts, read_said, read_spans
 from .database import connect, transaction, translated, understood
 from .encode import Encoder
 from .exporting import Exported, line_of, write_lines
-from .finding import LAST, ended, find, ids, newest, subject
+from .finding import LAST, ended, find, ids, newest, stacks, subject
 from .forget import PATIENCE_SECONDS, Forgotten, forget, pending, select
 from .importing import Imported, import_file
 from .interrupting import INTERRUPT, mark_interrupted
 from .keep import ContentMode
 from .labels import Label, put_label, read_labels, take_back
+from .outline import Outline, read_glimpse, read_outline, read_pulse
 from .owner import this_writer
 from .pairs import read_change, read_pairs
 from .parquet import write_tables
@@ -136,6 +137,7 @@ class TraceStore:
         status: str | None = None,
         since: float | None = None,
         labelled: bool = False,
+        before: str | None = None,
     ) -> list[RunRow]:
         """The newest runs, newest first.
 
@@ -145,9 +147,18 @@ class TraceStore:
             status: only ``running``, ``succeeded``, ``failed``, ``cancelled``, ``review`` or ``interrupted`` ones.
             since: only runs that began since, in Unix seconds.
             labelled: only runs of which a message is labelled.
+            before: only runs older than this one, named as for :meth:`run`: where a list is to be read on.
+
+        Raises:
+            UnknownNameError: there is no run ``before``, or several.
         """
         with self._reading() as connection:
-            return newest(connection, limit, stack=stack, status=status, since=since, labelled=labelled)
+            return newest(connection, limit, stack=stack, status=status, since=since, labelled=labelled, before=before)
+
+    def stacks(self) -> tuple[str, ...]:
+        """The names of the stacks that have runs."""
+        with self._reading() as connection:
+            return stacks(connection)
 
     def search(
         self,
@@ -157,6 +168,7 @@ class TraceStore:
         step: str | None = None,
         status: str | None = None,
         since: float | None = None,
+        until: float | None = None,
         limit: int = 20,
     ) -> list[Found]:
         """The newest messages that hold every word of the query, in runs that have ended.
@@ -170,6 +182,7 @@ class TraceStore:
             step: only what this step said, by its whole path; ``input`` and ``output`` for those of the run.
             status: only in runs that ended so, as for :meth:`runs`.
             since: only what was said since, in Unix seconds.
+            until: only what was said before, in Unix seconds.
             limit: how many at most.
 
         Raises:
@@ -180,7 +193,9 @@ class TraceStore:
             with translated(self.path), closing(connect(self.path, readonly=False)) as connection:
                 index_all(connection)
         with self._reading() as connection:
-            return search(connection, query, stack=stack, step=step, status=status, since=since, limit=limit)
+            return search(
+                connection, query, stack=stack, step=step, status=status, since=since, until=until, limit=limit
+            )
 
     def is_indexed(self) -> bool:
         """Whether every run that has ended can be searched: what is left is indexed when the store is opened to write.
@@ -191,15 +206,37 @@ class TraceStore:
         with self._reading() as connection:
             return has_index(connection) and not lags(connection)
 
-    def run(self, name: str = LAST) -> StoredRun:
+    def run(self, name: str = LAST, *, nodes: Collection[str] | None = None) -> StoredRun:
         """One run whole: by its id, by the beginning of its id if that is unique, or the ``last`` one.
+
+        Args:
+            nodes: of its steps and candidates, only those with these ids; :meth:`outline` tells them.
 
         Raises:
             UnknownNameError: no such run, or several.
             StoreError: the database cannot be read.
         """
         with self._reading() as connection:
-            return typed_run(read_run(connection, find(connection, name)))
+            return typed_run(read_run(connection, find(connection, name), nodes))
+
+    def outline(self, name: str = LAST) -> Outline:
+        """Which steps a run has and how each ended, without what they said; raises as :meth:`run`."""
+        with self._reading() as connection:
+            return read_outline(connection, find(connection, name))
+
+    def glimpses(self, runs: Sequence[str]) -> dict[str, str]:
+        """The beginning of what each of these runs was given, on one line, by the run's whole id."""
+        with self._reading() as connection:
+            return {run: read_glimpse(connection, run) for run in runs}
+
+    def pulse(self, run: str) -> str | None:
+        """What is another text once more of a run was recorded, so that it can be watched; None where it is gone.
+
+        Args:
+            run: its whole id.
+        """
+        with self._reading() as connection:
+            return read_pulse(connection, run)
 
     def pairs(self, stack: str, *, since: float | None = None, limit: int = 1000) -> list[tuple[str, str]]:
         """Ids of two runs each that were given the same: the last one before a moment, and the newest after it.
