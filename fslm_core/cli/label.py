@@ -82,7 +82,7 @@ def fix(
         stored = store.run(run)
         said = _said(stored, step) if edits else {}
         made = _whole(value) if value is not None else apply(said, dict(map(_edit, edits or ())), f"step {step}")
-        stack = _stack(session, stored.row.stack)
+        stack = stack_of(session, stored.row.stack)
         _tell(store, stored, step, as_json, correction=made, note=note, stack=stack)
 
 
@@ -138,8 +138,8 @@ def _said(run: StoredRun, step: str) -> Any:
     return nodes[-1].content.data if nodes and nodes[-1].content is not None else {}
 
 
-def _stack(session: Session, name: str) -> Stack[Any, Any] | None:
-    """The stack by which a correction is checked."""
+def stack_of(session: Session, name: str) -> Stack[Any, Any] | None:
+    """The stack by which a correction is checked; None, and a warning, where it is not to be had."""
     try:
         return session.host.stack(name)
     except (UnknownNameError, PluginLoadError, DuplicateNameError) as error:
@@ -174,4 +174,4 @@ def _whole(text: str) -> Any:
         ) from None
 
 
-__all__ = ["fix", "label", "labels", "unlabel"]
+__all__ = ["fix", "label", "labels", "stack_of", "unlabel"]

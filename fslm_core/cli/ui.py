@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from ..errors import StoreError
 from ..extras import require
 from ..store import TraceStore
 from . import screen
+from .label import stack_of
 from .session import Session, content_of, session_of
 
 if TYPE_CHECKING:
@@ -57,7 +59,8 @@ def ui(
     store, readonly = _opened(session, read_only)
     with store, listen(host, port) as made:
         replayer = None if readonly else Replayer(lambda: _engine(session))
-        desk = Desk(store, replayer, readonly=readonly, blame=blame, key=known)
+        stacks = partial(stack_of, session)
+        desk = Desk(store, replayer, readonly=readonly, blame=blame, key=known, stacks=stacks)
         if blame is not None:
             read_blame(desk)  # a wrong file is told before anybody looks
         address = address_of(made, host)

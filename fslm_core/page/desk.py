@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..errors import StoreError, UsageError
+from ..stack import Stack
 from ..store import TraceStore
 from .drawing import Html, environment
 from .guard import new_token, same
@@ -59,6 +60,7 @@ class Desk:
     Attributes:
         readonly: why nothing can be changed here; empty where it can.
         blame: the file that `fslm blame --json` wrote.
+        stacks: finds a run's stack, by which a correction is checked; None where it is not installed.
         ending: set when the server is to end, so that nobody waits any more.
     """
 
@@ -67,6 +69,7 @@ class Desk:
     readonly: str = ""
     blame: Path | None = None
     key: str | None = None
+    stacks: Callable[[str], Stack[Any, Any] | None] = lambda name: None
     token: str = field(default_factory=new_token)
     ending: asyncio.Event = field(default_factory=asyncio.Event)
     templates: Environment = field(default_factory=environment)

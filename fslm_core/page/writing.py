@@ -54,8 +54,10 @@ def label(desk: Desk, name: str, form: Mapping[str, str]) -> Response:
         elif what == "unlabel":
             desk.store.unlabel(name, step)
         elif what == "fix":
-            content = _content(desk.store.run(name, nodes=_nodes(desk, name, step)), step)
-            desk.store.label(name, step, correction={**content.data, **changed(content, form)}, note=note)
+            run = desk.store.run(name, nodes=_nodes(desk, name, step))
+            content = _content(run, step)
+            correction = {**content.data, **changed(content, form)}
+            desk.store.label(name, step, correction=correction, note=note, stack=desk.stacks(run.row.stack))
         else:
             raise UsageError(
                 "that is no label",

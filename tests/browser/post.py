@@ -320,7 +320,7 @@ def serving(
     mine = settings.load(files=[], data_dir=folder)
     with TraceStore.open(mine.trace_path, readonly=bool(readonly)) as store, closing(listen(host, 0)) as made:
         replayer = None if readonly else Replayer(lambda: engine_of(mine))
-        desk = Desk(store, replayer, readonly=readonly, key=key, blame=blame)
+        desk = Desk(store, replayer, readonly=readonly, key=key, blame=blame, stacks={POST.name: POST}.get)
         served = server(desk, host)
         thread = threading.Thread(target=served.run, kwargs={"sockets": [made]}, daemon=True)
         thread.start()

@@ -230,6 +230,13 @@ def test_a_correction_is_the_whole_message(office: Office, runs: list[str]) -> N
     assert office.desk.store.labels() == []
 
 
+def test_a_correction_that_the_step_cannot_say_is_told_in_place(office: Office, runs: list[str]) -> None:
+    form = {"step": "kind", "do": "fix", "token": office.desk.token, "field.kind": "weather"}
+    answer = ask(office.address, f"/runs/{runs[0]}/label", form=form)
+    assert answer.status == 422 and "weather" in unescape(answer.text)
+    assert office.desk.store.labels() == []
+
+
 @pytest.mark.parametrize(
     ("form", "told"),
     [
