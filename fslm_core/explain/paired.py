@@ -59,11 +59,11 @@ def percentile(values: Sequence[float], share: float) -> float:
     >>> percentile([4.0, 1.0, 3.0, 2.0], 0.5), percentile([1.0, 2.0, 3.0], 1.0), percentile([7.0], 0.95)
     (2.5, 3.0, 7.0)
 
-    Raises:
-        ValueError: there are no values, or ``share`` is outside 0 to 1.
+    Args:
+        values: one at least.
+        share: 0 to 1.
     """
-    if not values or not 0 <= share <= 1:
-        raise ValueError(f"the {share} quantile of {len(values)} values")
+    assert values and 0 <= share <= 1, f"the {share} quantile of {len(values)} values"
     ordered = sorted(values)
     place = share * (len(ordered) - 1)
     low = int(place)

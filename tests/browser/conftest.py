@@ -42,9 +42,12 @@ def chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for all tests; without one they are skipped, or fail where BROWSER_TESTS is set."""
+    """One browser for a file's tests; without one they are skipped, or fail where BROWSER_TESTS is set.
+
+    No longer than that: while it is open this thread has a running event loop, and other files' tests run engines on it.
+    """
     if (reason := missing()) is not None:
         if os.environ.get("BROWSER_TESTS"):
             pytest.fail(f"the page is not tested in a browser: {reason}")
