@@ -46,7 +46,7 @@ def chromium() -> str | None:
 def browser() -> Iterator[Browser]:
     """One browser for a file's tests; without one they are skipped, or fail where BROWSER_TESTS is set.
 
-    No longer than that: while it is open this thread has a running event loop, and other files' tests run engines on it.
+    No longer than that: while it is open this thread runs an event loop, and other files' tests open engines on it.
     """
     if (reason := missing()) is not None:
         if os.environ.get("BROWSER_TESTS"):
