@@ -361,8 +361,8 @@ def to_database(text: str) -> str | bytes:
     return text
 
 
-def from_database(value: str | bytes | None) -> str | None:
-    """What :func:`to_database` was given."""
+def from_database(value: Any) -> Any:
+    """What :func:`to_database` was given; anything that is no text as it is."""
     return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
 
 

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from ..errors import StoreError
 from ..folders import sync
-from .encode import unpack
+from .encode import from_database, unpack
 from .labels import portable
 from .rows import read_row
 
@@ -68,7 +68,7 @@ def line_of(connection: sqlite3.Connection, run: str) -> dict[str, Any] | None:
     nodes = connection.execute("SELECT * FROM nodes WHERE run = ? ORDER BY seq", (run,)).fetchall()
     named = [row["input"], row["output"], *(node["content_id"] for node in nodes)]
     contents = {}
-    for content in sorted({_text(one) for one in named if one is not None}):
+    for content in sorted({from_database(one) for one in named if one is not None}):
         if (found := connection.execute("SELECT * FROM contents WHERE id = ?", (content,)).fetchone()) is not None:
             contents[content] = _columns(found, CONTENT_COLUMNS)
     return {
@@ -146,12 +146,8 @@ def _columns(row: sqlite3.Row, names: Iterable[str]) -> dict[str, Any]:
 def _values(row: sqlite3.Row, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
     there = set(row.keys())
     for name in names:
-        value = _text(row[name]) if name in there else None
+        value = from_database(row[name]) if name in there else None
         yield name, json.loads(value) if name in AS_JSON and isinstance(value, str) else value
-
-
-def _text(value: Any) -> Any:
-    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
 
 
 __all__ = [

@@ -21,7 +21,7 @@ from ..schema import Schema, dumps, plain_data
 from ..stack import Stack, places
 from ..stage import Stage
 from .edits import read, require_writable, unknown_step
-from .encode import to_database
+from .encode import from_database, to_database
 from .tables import has_labels
 
 _COLUMNS = ("run", "step", "stage", "node", "content_id", "good", "correction", "note", "at")
@@ -272,14 +272,13 @@ def _require_known(connection: sqlite3.Connection, node: sqlite3.Row, data: Mapp
 
 
 def _label(row: sqlite3.Row) -> Label:
-    note = row["note"]
     return _sound(
         _LABEL.validate_python(
             {
                 **{name: row[name] for name in ("run", "stack", "step", "stage", "node", "content_id")},
                 "right": row["good"],
                 "correction": None if row["correction"] is None else json.loads(row["correction"]),
-                "note": note.decode("utf-8", "surrogatepass") if isinstance(note, bytes) else note,
+                "note": from_database(row["note"]),
                 "when": row["at"],
             }
         )

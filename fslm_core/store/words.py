@@ -26,6 +26,7 @@ from ..message import CANDIDATE
 from ..prompt import REDACTED
 from ..stack import INPUT, OUTPUT
 from .database import transaction
+from .encode import from_database
 from .tables import has_index, offers_index
 
 log = logging.getLogger("fslm.store")
@@ -105,7 +106,8 @@ def take(connection: sqlite3.Connection, runs: Iterable[str]) -> None:
             empty(connection)
             return
         gone = [
-            (number, text_of(_text(found)), _place(stack, status, step)) for number, found, stack, status, step in rows
+            (number, text_of(from_database(found)), _place(stack, status, step))
+            for number, found, stack, status, step in rows
         ]
         connection.executemany(_TAKE, gone)
         connection.execute("DELETE FROM said WHERE run = ?", (run,))
@@ -196,7 +198,7 @@ def _add(connection: sqlite3.Connection, messages: Sequence[_Message]) -> None:
     """Number and index messages in the order of time, in which the index takes them fastest."""
     for message in sorted(messages, key=lambda message: first_number(float(message.at))):
         found = connection.execute("SELECT json FROM contents WHERE id = ?", (message.content,)).fetchone()
-        text = "" if found is None else text_of(_text(found[0]))
+        text = "" if found is None else text_of(from_database(found[0]))
         if text.strip():
             number = _free(connection, first_number(float(message.at)))
             row = (number, message.run, message.step, message.status, message.content)
@@ -217,15 +219,13 @@ def _free(connection: sqlite3.Connection, first: int) -> int:
 
 def _place(stack: str, status: str, step: str) -> str:
     """Where a message stands, as words of the index: filters are looked up as words are."""
-    return " ".join(mark_of(kind, _text(name)) for kind, name in zip(PLACES, (stack, status, step), strict=True))
+    return " ".join(
+        mark_of(kind, from_database(name)) for kind, name in zip(PLACES, (stack, status, step), strict=True)
+    )
 
 
 def _is_said(connection: sqlite3.Connection, run: str) -> bool:
     return connection.execute("SELECT 1 FROM said WHERE run = ? LIMIT 1", (run,)).fetchone() is not None
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
 
 
 __all__ = [

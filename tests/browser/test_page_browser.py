@@ -359,8 +359,6 @@ def test_the_pictures_of_the_documentation(
         pictures(page, "page-diff")
         page.goto("/blame")
         pictures(page, "page-blame")
-        page.goto("/stats?stack=post")
-        pictures(page, "page-stats")
         page = tab(office.address, size=NARROW).page
         page.goto(f"/runs/{run}#step-kind")
         pictures(page, "page-narrow")
