@@ -282,7 +282,7 @@ def _step(shown: _Shown, node: StoredNode, name: str, number: str) -> Iterator[R
     elif node.reused:
         rows.append(("taken", plain(f"from run {node.reused.partition('/')[0]}, not made again")))
     if node.narrowed is not None:
-        rows.append(("narrowed", plain(clip(narrowed(node.narrowed), full))))
+        rows.append(("narrowed", plain(clip(narrowed(node.narrowed, full), full))))
     several = len(node.attempts) > 1
     asked: tuple[StoredSpan, ...] | None = None
     for attempt in node.attempts:

@@ -9,6 +9,9 @@ from ..message import LEFT_OUT, failed_with
 from ..store import StoredNode
 from .drawing import DEEP, compact, probability
 
+_CHOICES = 12
+"""Values that a step was held to, of each field, that are listed."""
+
 
 def because(when: str) -> tuple[str, str, str]:
     """Why a step was passed over: what comes before its reason, the reason, and what comes after.
@@ -45,15 +48,25 @@ def step_of(run: str, node: str) -> str:
     return parts[0] if len(parts) == 3 else node
 
 
-def narrowed(schema: Mapping[str, Any]) -> str:
-    """What a step's output was held to by its input, field by field."""
+def narrowed(schema: Mapping[str, Any], full: bool = False) -> str:
+    """What a step's output was held to by its input, field by field; the first dozen values, unless in full.
+
+    >>> narrowed({"properties": {"seats": {"enum": list(range(15))}}})
+    'seats to [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11] and 3 more'
+    """
     if set(schema) == {"hash"}:
         return "not kept"
     properties = schema.get("properties")
     choices = (
         (name, _choices(part, DEEP)) for name, part in (properties if isinstance(properties, dict) else {}).items()
     )
-    return "; ".join(f"{name} to {compact(values)}" for name, values in choices if values) or compact(schema)
+    told = (f"{name} to {_some(values, full)}" for name, values in choices if values)
+    return "; ".join(told) or compact(schema)
+
+
+def _some(values: list[Any], full: bool) -> str:
+    more = 0 if full else len(values) - _CHOICES
+    return f"{compact(values[:_CHOICES])} and {more} more" if more > 0 else compact(values)
 
 
 def _choices(node: Any, levels: int) -> list[Any]:
