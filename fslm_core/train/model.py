@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..adapter import WEIGHTS, AdapterInfo
 from ..errors import TrainError
 from ..settings import TorchSettings
 from .recipe import Lora
@@ -81,6 +82,44 @@ def add_lora(base: Any, lora: Lora, *, seed: int) -> tuple[Any, int]:
     return model, frozen
 
 
+def begin_with(model: Any, start: AdapterInfo, base_sha256: str) -> None:
+    """Set a fresh LoRA's tensors to those of an adapter that is there already.
+
+    Raises:
+        TrainError: it is of another shape, or was trained on another base.
+    """
+    from safetensors.torch import load_file
+
+    trained_on = start.record.base_sha256 if start.record is not None else None
+    if trained_on not in (None, base_sha256):
+        raise TrainError(
+            "the adapter to start from was trained on another base",
+            where=f"recipe, lora.start: {start.path}",
+            found=f"a base with the SHA-256 {trained_on}",
+            expected=base_sha256,
+            hint="leave lora.start out, or name an adapter of this base",
+        )
+    own = model.peft_config["default"].to_dict()
+    tensors = lora_tensors(model)
+    wanted = {name: tuple(t.shape) for name, t in tensors.items()}
+    odd = [f"{key} = {start.config.get(key)}" for key in _SCALES if start.config.get(key, own[key]) != own[key]]
+    odd += [f"{n} of {start.shapes.get(n, 'no shape')}" for n, shape in wanted.items() if start.shapes.get(n) != shape]
+    odd += sorted(start.shapes.keys() - wanted.keys())
+    if odd:
+        raise TrainError(
+            "the adapter to start from has another shape than the recipe's",
+            where=f"recipe, lora.start: {start.path}",
+            found=", ".join(odd[:3]) + (f" and {len(odd) - 3} more" if len(odd) > 3 else ""),
+            expected=", ".join(f"{key} = {own[key]}" for key in ("r", *_SCALES[:1], "layers_to_transform")),
+            hint="write its rank, alpha, targets and layers into [lora]; they stand in its adapter_config.json",
+        )
+    put_tensors(model, load_file(start.path / WEIGHTS))
+
+
+_SCALES = ("lora_alpha", "use_rslora", "use_dora")
+"""What makes other outputs of the same tensors."""
+
+
 def lora_tensors(model: Any) -> dict[str, Tensor]:
     """The adapter's tensors by the names PEFT saves them under, in float32, on the CPU."""
     from peft import get_peft_model_state_dict
@@ -137,4 +176,4 @@ def write_adapter(model: Any, tensors: dict[str, Tensor], folder: Path) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-__all__ = ["add_lora", "as_shipped", "load_base", "lora_tensors", "put_tensors", "write_adapter"]
+__all__ = ["add_lora", "as_shipped", "begin_with", "load_base", "lora_tensors", "put_tensors", "write_adapter"]

@@ -18,7 +18,7 @@ from ..errors import TrainError
 from ..settings import no_nul
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-_PATHS = (("data", "train"), ("data", "select"), ("output",))
+_PATHS = (("data", "train"), ("data", "select"), ("lora", "start"), ("output",))
 _LARGEST_RANK = 8
 
 
@@ -74,6 +74,8 @@ class Lora(_Section):
     """Names of the linear modules to adapt."""
     layers: int | None = Field(default=None, ge=1)
     """Adapt the topmost layers only, this many; None adapts all. The fewer, the quicker."""
+    start: Path | None = None
+    """An adapter folder whose weights training begins with, of this very shape and base; None begins anew."""
 
 
 class Optim(_Section):

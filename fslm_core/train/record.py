@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ..adapter import AdapterRecord
+from ..adapter import AdapterInfo, AdapterRecord
 from ..checkpoints import ResolvedCheckpoint
 from ..schema import schema_id_of
 from ..stage import Stage
@@ -25,6 +25,7 @@ def make_record(
     stage: Stage[BaseModel, BaseModel],
     base: str,
     checkpoint: ResolvedCheckpoint,
+    start: AdapterInfo | None,
     state: State,
     data: RowSets,
 ) -> AdapterRecord:
@@ -33,6 +34,7 @@ def make_record(
     Args:
         root: the recipe's folder; paths below it are recorded relative to it.
         base: the checkpoint as the stage names it.
+        start: the adapter that training began with, if any.
     """
     known = checkpoint.checkpoint
     best = state.best or 0
@@ -46,6 +48,7 @@ def make_record(
         "seed": recipe.seed,
         "seconds": round(state.seconds, 1),
         "tokens_per_second": round(state.tokens / max(state.seconds, 1e-9), 1),
+        **({} if start is None else {"started_from": start.sha256}),
         "at": time.strftime("%Y-%m-%d", time.gmtime()),
         **{name: version(name) for name in ("torch", "transformers", "peft")},
     }

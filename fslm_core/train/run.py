@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import extras
+from ..adapter import inspect
 from ..errors import TrainError
 from ..plugins import PluginHost
 from ..settings import Settings, default
@@ -64,6 +65,7 @@ def run_recipe(
         TrainInterrupted: Ctrl-C; go on with ``resume``.
         UnknownNameError: no such stage or base.
         CheckpointError: the base cannot be had.
+        AdapterError: there is no sound adapter at ``lora.start``.
         MissingExtraError: ``fslm-core[train]`` is not installed.
     """
     recipe = load_recipe(path, overrides)
@@ -92,6 +94,7 @@ def run_recipe(
     from .tuning import tune
 
     refuse_taken(recipe.output)
+    start = None if recipe.lora.start is None else inspect(recipe.lora.start)
     data = read_sets(recipe, stage, progress)
     base, root = stage.model.base, path.resolve().parent
     checkpoint = resolve(
@@ -103,12 +106,12 @@ def run_recipe(
     work = root / "runs" / path.stem
     with _alone(work):
         try:
-            tuned = tune(recipe, stage, data, checkpoint, work, resume, settings.torch, progress)
+            tuned = tune(recipe, stage, data, checkpoint, start, work, resume, settings.torch, progress)
         except KeyboardInterrupt:
             raise interruption(work) from None
     state = tuned.state
     write_curve(work, state.losses, state.scores)
-    record = make_record(recipe, root, stage, base, checkpoint, state, data)
+    record = make_record(recipe, root, stage, base, checkpoint, start, state, data)
     sha256 = write_folder(recipe.output, model=tuned.model, tensors=tuned.tensors, record=record, curve=work)
     best = state.best or 0
     speed = state.tokens / max(state.seconds, 1e-9)

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..adapter import AdapterInfo
 from ..backends.torch.encoding import Ids
 from ..backends.torch.vocabulary import Vocabulary
 from ..checkpoints import ResolvedCheckpoint
@@ -24,7 +25,7 @@ from ..stage import Stage
 from .encoding import encode_rows
 from .judge import judge
 from .loop import BEST, Run, State, latest, stop_if_asked
-from .model import add_lora, as_shipped, load_base
+from .model import add_lora, as_shipped, begin_with, load_base
 from .objective import Example, Objective
 from .plan import Plan, make_plan, sorted_batches
 from .progress import Estimated, Noted, Progress, Working
@@ -42,6 +43,7 @@ _WEIGHTLESS: Any = {
     "licences": True,
     "notes": True,
     "data": {"train", "select"},
+    "lora": {"start"},
 }
 """Keys of a recipe that leave the weights alone; of the files, it is the contents that count."""
 
@@ -60,6 +62,7 @@ def tune(
     stage: Stage[BaseModel, BaseModel],
     data: RowSets,
     checkpoint: ResolvedCheckpoint,
+    start: AdapterInfo | None,
     work: Path,
     resume: bool,
     settings: TorchSettings,
@@ -68,10 +71,12 @@ def tune(
     """Train to the end.
 
     Args:
+        start: the adapter of ``lora.start``.
         work: for checkpoints, logs and the best tensors; emptied unless a run is resumed.
 
     Raises:
-        TrainError: rows that do not fit the context or the grammar, or a checkpoint of another recipe.
+        TrainError: rows that do not fit the context or the grammar, a checkpoint of another recipe, an adapter to
+            start from that does not fit.
         TrainInterrupted: Ctrl-C.
     """
     vocabulary = Vocabulary(checkpoint.path)
@@ -85,7 +90,7 @@ def tune(
         tokens=recipe.optim.batch_tokens,
         draw=draw,
     )
-    digest = _digest(recipe, stage, data, checkpoint)
+    digest = _digest(recipe, stage, data, checkpoint, start)
     found = _prepare(work, digest, resume, progress)
     state = found[1] if found else State(digest)
     if found:
@@ -94,6 +99,8 @@ def tune(
         torch.set_num_threads(settings.threads)
     base = load_base(checkpoint.path, settings)
     model, frozen = add_lora(base, recipe.lora, seed=recipe.seed)
+    if start is not None:
+        begin_with(model, start, checkpoint.sha256)
     objective = Objective(model, examples, frozen=frozen)
     if state.step < len(plan.batches):
         progress(_estimate(objective, plan, state, len(prompts)))
@@ -144,7 +151,13 @@ def _prepare(work: Path, digest: str, resume: bool, progress: Progress) -> tuple
     return found
 
 
-def _digest(recipe: Recipe, stage: Stage[BaseModel, BaseModel], data: RowSets, checkpoint: ResolvedCheckpoint) -> str:
+def _digest(
+    recipe: Recipe,
+    stage: Stage[BaseModel, BaseModel],
+    data: RowSets,
+    checkpoint: ResolvedCheckpoint,
+    start: AdapterInfo | None,
+) -> str:
     """Hash of all that the trained weights and the choice among them depend on."""
     parts = [
         json.dumps(recipe.model_dump(mode="json", exclude=_WEIGHTLESS), sort_keys=True),
@@ -152,6 +165,7 @@ def _digest(recipe: Recipe, stage: Stage[BaseModel, BaseModel], data: RowSets, c
         checkpoint.sha256,
         stage.template.source,
         stage.schema.id,
+        *([start.identity] if start is not None else []),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from fslm_core.adapter import inspect
 from fslm_core.backends.protocol import Generation, ModelRef, Request
 from fslm_core.backends.torch.backend import TorchBackend
-from fslm_core.errors import TrainError, TrainInterrupted
+from fslm_core.errors import AdapterError, TrainError, TrainInterrupted
 from fslm_core.hooks import hookimpl
 from fslm_core.plugins import PluginHost
 from fslm_core.settings import TorchSettings, load
@@ -167,6 +167,45 @@ def test_the_same_seed_gives_the_same_bytes(
     one = weights(train(place, base))
     assert weights(train(place, base)) == one
     assert weights(train(place, base, overrides=["seed=4"])) != one
+
+
+def test_training_begins_with_an_adapter(place: Path, tiny_model: Callable[..., Path]) -> None:
+    """No step and no rate: what comes out is what went in, and the record says what that was."""
+    base = tiny_model("llama")
+    first = train(place, base, overrides=["epochs=8", "lora.dropout=0.0"])
+    still = [f"lora.start={first.adapter}", f"output={place / 'second'}", "optim.lr=1e-30", "epochs=1"]
+    second = train(place, base, overrides=still)
+    assert weights(second) == weights(first) and second.scores["exact"] == first.scores["exact"]
+    record = inspect(second.adapter).record
+    assert record is not None and record.model_dump()["training"]["started_from"] == first.sha256
+    assert record.recipe["lora"]["start"] == "out"
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        (["lora.rank=2"], "of (4, "),
+        (["lora.alpha=8"], "lora_alpha = 16"),
+        (["lora.layers=2"], "of no shape"),
+        (['lora.targets=["q_proj"]'], "down_proj"),
+    ],
+)
+def test_an_adapter_of_another_shape_is_no_beginning(
+    place: Path, tiny_model: Callable[..., Path], changes: list[str], found: str
+) -> None:
+    base = tiny_model("llama")
+    first = train(place, base, overrides=["epochs=1"])
+    with pytest.raises(TrainError, match="another shape") as caught:
+        train(place, base, overrides=[f"lora.start={first.adapter}", *changes])
+    assert found in str(caught.value)
+
+
+def test_an_adapter_of_another_base_is_no_beginning(place: Path, tiny_model: Callable[..., Path]) -> None:
+    first = train(place, tiny_model("llama"), overrides=["epochs=1"])
+    with pytest.raises(TrainError, match="another base"):
+        train(place, tiny_model("mistral"), overrides=[f"lora.start={first.adapter}"])
+    with pytest.raises(AdapterError, match="not complete"):
+        train(place, tiny_model("llama"), overrides=["lora.start=nowhere"])
 
 
 class Halt(Exception):
