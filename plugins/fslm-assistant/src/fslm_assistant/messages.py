@@ -16,6 +16,8 @@ Name = Annotated[str, Field(min_length=1, max_length=40)]
 MOST_OF_A_VALUE = 60
 """Characters."""
 Value = Annotated[str, Field(min_length=1, max_length=MOST_OF_A_VALUE)]
+LONGEST_REPLY = 300
+"""Characters."""
 Row = dict[str, str]
 
 
@@ -248,7 +250,7 @@ class Content(BaseModel):
 class Reply(BaseModel):
     """The turn in plain language."""
 
-    reply: Annotated[str, Field(min_length=1, max_length=300)]
+    reply: Annotated[str, Field(min_length=1, max_length=LONGEST_REPLY)]
 
 
 class Saying(BaseModel):

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from fslm_core import tool
 from fslm_core.message import Problem
 
-from .messages import Reply, Saying
+from .messages import LONGEST_REPLY, Reply, Saying
 
 _NUMBER = re.compile(r"\d[\d:.,]*\d|\d")
 _NOT_SPELT = ("True", "False", "?")
 """Values that a sentence puts otherwise: yes and no, and what is asked."""
-_LONGEST = 300
 _BEGINNINGS = {
     "REQUEST": "Please tell me: ",
     "CONFIRM": "Is this right? ",
@@ -54,7 +53,7 @@ def plain(saying: Saying) -> Reply:
     """Says it stiffly, but rightly: each value with its slot's name."""
     facts = [fact.slot.replace("_", " ") + ("" if fact.value == "?" else f": {fact.value}") for fact in saying.facts]
     text = (_BEGINNINGS[saying.act] + "; ".join(facts)).strip() + ("." if facts else "")
-    return Reply(reply=text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")
+    return Reply(reply=text if len(text) <= LONGEST_REPLY else text[: LONGEST_REPLY - 1] + "…")
 
 
 __all__ = ["plain", "unfaithful"]
