@@ -18,6 +18,7 @@ from ..serve.journal import digest_of, keyed_digest
 from ..serve.output import Mode, Output
 from ..serve.source import Source, count_lines
 from ..stack import Stack
+from ..wording import counted
 from . import inputs, screen
 from .progress import RowBar
 from .session import Session, content_of, opened, session_of
@@ -135,14 +136,14 @@ def _batch(
         output.begin(header_of(engine, stack, seed=seed, content=content, sensitive=sensitive, key=key))
         before = output.done
         if output.mode == "resume" and before:
-            screen.say(f"continuing: {_count(before)} done, {output.failed} failed")
+            screen.say(f"continuing: {counted(before, 'row')} done, {output.failed} failed")
         with RowBar(count_lines(path) if path is not None and path.is_file() else None, done=before) as bar:
             redacted = content != "full" and not sensitive
             passing = Batch(engine, stack, output, digest, concurrency, seed, timeout, redacted, bar.row)
             try:
                 asyncio.run(passing.go(source.lines()))
             except KeyboardInterrupt:
-                screen.say(f"{_count(output.done)} done, in {output.path}; --resume continues")
+                screen.say(f"{counted(output.done, 'row')} done, in {output.path}; --resume continues")
                 raise
         output.finish()
     _conclude(output, before, time.monotonic() - began)
@@ -153,13 +154,9 @@ def _conclude(output: Output, before: int, took: float) -> None:
     earlier = f", {before:,} of them earlier" if before else ""
     asked = f", {output.review:,} for review" if output.review else ""
     failed = f"{output.failed} failed{asked}"
-    screen.say(f"{_count(output.done)} in {took:.1f} s ({rate}){earlier}, {failed}, in {output.path}")
+    screen.say(f"{counted(output.done, 'row')} in {took:.1f} s ({rate}){earlier}, {failed}, in {output.path}")
     if output.failed or output.review:
         raise typer.Exit(1 if output.failed else ReviewNeeded.exit_code)
-
-
-def _count(rows: int) -> str:
-    return "1 row" if rows == 1 else f"{rows:,} rows"
 
 
 def _estimate(

@@ -19,6 +19,7 @@ from ..events import RunEvent, RunFinished, RunStarted
 from ..schema import plain_data
 from ..serve.inputs import MAX_INPUT, decode
 from ..stack import OUTPUT, Stack
+from ..wording import counted
 from . import screen
 from .beside import Board, Steps
 from .form import Form, text_field
@@ -125,7 +126,7 @@ class Talk:
         """Say what is talked with, and what it remembers."""
         if self._id is not None:
             found = self._engine.sessions.find(self._id)
-            turns = "new" if found is None else f"{found.version} turn{'' if found.version == 1 else 's'} so far"
+            turns = "new" if found is None else f"{counted(found.version, 'turn')} so far"
             told = f"session {self._id} ({turns})"
         else:
             told = (

@@ -10,6 +10,7 @@ import typer
 
 from ..errors import UsageError
 from ..store import TraceStore
+from ..wording import counted
 from . import screen
 from .amounts import moment_of
 from .session import session_of
@@ -60,7 +61,7 @@ def export(
     if as_json:
         screen.result(screen.as_json({**asdict(done), "file": str(out)}))
     else:
-        screen.say(f"{_count(len(done.runs))} in {out}, {done.bytes:,} bytes")
+        screen.say(f"{counted(len(done.runs), 'run')} in {out}, {done.bytes:,} bytes")
 
 
 def import_(
@@ -90,15 +91,11 @@ def import_(
         screen.result(screen.as_json({"runs": new, "same": same, "different": different, "labels": labels}))
     else:
         said = f", {labels:,} label{'s' * (labels != 1)} taken in" if labels else ""
-        screen.say(f"{_count(len(new))} imported, {_count(same)} here already{said}")
+        screen.say(f"{counted(len(new), 'run')} imported, {counted(same, 'run')} here already{said}")
         for run in different:
             screen.warn(f"left out: something of that id is here, and differs: {run}")
     if different:
         raise typer.Exit(_DIFFERENT)
-
-
-def _count(runs: int) -> str:
-    return "1 run" if runs == 1 else f"{runs:,} runs"
 
 
 __all__ = ["export", "import_"]

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import UnknownNameError, UsageError
 from ..store import SavedSession, Sessions
+from ..wording import counted
 from . import screen
 from .confirm import confirm_forgetting
 from .session import session_of
@@ -101,12 +102,12 @@ def forget(
         for name in names:
             _named(store, name)
         if chosen and not yes:
-            confirm_forgetting(chosen, _count(len(chosen)), where="fslm sessions forget")
+            confirm_forgetting(chosen, counted(len(chosen), "session"), where="fslm sessions forget")
         gone = store.forget(*names, stack=stack, everything=every)
     if as_json:
         screen.result(screen.as_json({"sessions": list(gone)}))
     else:
-        screen.say(f"{_count(len(gone))} forgotten")
+        screen.say(f"{counted(len(gone), 'session')} forgotten")
 
 
 def _named(store: Sessions, id: str) -> SavedSession:
@@ -117,7 +118,7 @@ def _named(store: Sessions, id: str) -> SavedSession:
 
 
 def _facts(found: SavedSession) -> Iterator[str]:
-    yield f"session {found.id}  stack {found.stack}  {found.version} {'turn' if found.version == 1 else 'turns'}"
+    yield f"session {found.id}  stack {found.stack}  {counted(found.version, 'turn')}"
     yield f"  begun        {_moment(found.created)}"
     by = f" by run {found.run}" if found.run else ""
     yield f"  last written {_moment(found.updated)}{by}"
@@ -127,10 +128,6 @@ def _facts(found: SavedSession) -> Iterator[str]:
 
 def _moment(at: float) -> str:
     return datetime.fromtimestamp(at).astimezone().isoformat(" ", "seconds")
-
-
-def _count(sessions: int) -> str:
-    return "1 session" if sessions == 1 else f"{sessions:,} sessions"
 
 
 def _store(ctx: typer.Context) -> Sessions:

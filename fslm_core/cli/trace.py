@@ -19,6 +19,7 @@ from ..explain.shadow import drawn as shadows_drawn
 from ..explain.show import runs_table, to_json
 from ..explain.show import show as drawn
 from ..store import Forgotten, TraceStore
+from ..wording import counted
 from . import screen
 from .amounts import bytes_of, moment_of, seconds_of
 from .confirm import confirm_forgetting
@@ -230,7 +231,7 @@ def prune(
         else:
             for run in chosen.runs:
                 screen.result(run)
-            screen.say(f"{_count(len(chosen.runs))} would be forgotten")
+            screen.say(f"{counted(len(chosen.runs), 'run')} would be forgotten")
 
 
 @app.command()
@@ -245,7 +246,7 @@ def interrupt(
     """
     with _writing(ctx) as store:
         marked = store.interrupt(runs)
-    screen.say(f"{_count(len(marked))} marked as interrupted")
+    screen.say(f"{counted(len(marked), 'run')} marked as interrupted")
 
 
 app.command("export")(export)
@@ -262,7 +263,7 @@ def _forget(
 ) -> None:
     """Ask, forget, and tell; ``more`` forgets what the size of the file shows only then to be too much."""
     if chosen.runs and not yes:
-        confirm_forgetting(chosen.runs, _count(len(chosen.runs)), where="fslm trace")
+        confirm_forgetting(chosen.runs, counted(len(chosen.runs), "run"), where="fslm trace")
     left = store.pending()
     done = store.forget(chosen.runs) if chosen.runs or left else chosen
     if more is not None and (rest := more()).runs:
@@ -271,17 +272,13 @@ def _forget(
         screen.result(screen.as_json(asdict(done)))
         return
     if left:
-        screen.say(f"{_count(left)} forgotten earlier: their bytes are overwritten now too")
+        screen.say(f"{counted(left, 'run')} forgotten earlier: their bytes are overwritten now too")
     freed = max(0, done.bytes_before - done.bytes_after)
-    screen.say(f"{_count(len(done.runs))} forgotten, {freed:,} bytes given back")
+    screen.say(f"{counted(len(done.runs), 'run')} forgotten, {freed:,} bytes given back")
 
 
 def _moment(since: str | None) -> float | None:
     return None if since is None else moment_of(since, "--since")
-
-
-def _count(runs: int) -> str:
-    return "1 run" if runs == 1 else f"{runs:,} runs"
 
 
 def _store(ctx: typer.Context) -> TraceStore:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..store import TraceStore
+from ..wording import counted
 from . import screen
 from .session import session_of
 
@@ -43,19 +44,15 @@ def export_training(
         return
     new = made.right + made.corrected
     old = f"{made.old:,} old, {new:,} new: " if join is not None else ""
-    screen.say(f"{_count(made.rows, 'row')} in {out} ({old}{made.right:,} right, {made.corrected:,} corrected)")
+    screen.say(f"{counted(made.rows, 'row')} in {out} ({old}{made.right:,} right, {made.corrected:,} corrected)")
     if made.replaced:
         lines = ", ".join(map(str, made.replaced[:20])) + (", …" if len(made.replaced) > 20 else "")
-        screen.warn(f"{_count(len(made.replaced), 'old row')} left out, for a label says otherwise: line {lines}")
+        screen.warn(f"{counted(len(made.replaced), 'old row')} left out, for a label says otherwise: line {lines}")
     if preferences is not None:
-        screen.say(f"{_count(made.pairs, 'pair')} in {preferences}")
+        screen.say(f"{counted(made.pairs, 'pair')} in {preferences}")
     for why, count in made.skipped.items():
-        screen.say(f"{_count(count, 'label')} gave no row: {why}")
+        screen.say(f"{counted(count, 'label')} gave no row: {why}")
     screen.say(f"where each row comes from: {made.files[1]}")
-
-
-def _count(number: int, what: str) -> str:
-    return f"1 {what}" if number == 1 else f"{number:,} {what}s"
 
 
 __all__ = ["export_training"]

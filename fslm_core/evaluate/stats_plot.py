@@ -78,7 +78,8 @@ def _line(
     style: str,
 ) -> None:
     """One figure of one step; where nothing is known there is a gap."""
-    values = [next((value(one) for one in bucket.steps if one.step == step), None) for bucket in found.buckets]
+    rows = [bucket.step(step) for bucket in found.buckets]
+    values = [None if row is None else value(row) for row in rows]
     if any(one is not None for one in values):
         nan = float("nan")
         axes.plot(

@@ -134,6 +134,15 @@ def seconds_text(seconds: float | None) -> str:
     return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
 
 
+def chance_of(logprob: float) -> float:
+    """A probability from its natural logarithm; what rounding put above nought is a certainty.
+
+    >>> chance_of(0.001), chance_of(float("-inf"))
+    (1.0, 0.0)
+    """
+    return math.exp(min(logprob, 0.0))
+
+
 def probability(value: float) -> str:
     """Three places, never rounded up to a certainty that is not there."""
     return "1" if value == 1.0 else f"{min(value, 0.999):.3f}"
@@ -223,6 +232,7 @@ __all__ = [
     "OPEN",
     "STYLES",
     "attempt_rows",
+    "chance_of",
     "clip",
     "compact",
     "cost",

@@ -6,7 +6,6 @@ knows, but for labels: which ones it leads to is worked out when a message is re
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from rich.text import Text
 
 from ..schema import field_spans
 from ..store import StoredAttempt, StoredNode
-from .drawing import clip, compact, one_line, probability
+from .drawing import chance_of, clip, compact, one_line, probability
 
 LEAST = 0.05
 """A runner-up of this probability is worth a line, unless all are asked for."""
@@ -57,7 +56,7 @@ def forks(attempt: StoredAttempt) -> list[Fork]:
     ):
         if runner is not None and runner[0] is not None:
             inside = (name for name, (low, high) in spans.items() if start < high and start + len(text) > low)
-            chances = math.exp(min(0.0, logprob)), math.exp(min(0.0, runner[1]))
+            chances = chance_of(logprob), chance_of(runner[1])
             found.append(Fork(place, start, next(inside, None), text, chances[0], runner[0], chances[1]))
         start += len(text)
     return found
@@ -104,7 +103,7 @@ def by_token(attempt: StoredAttempt) -> RenderableType | None:
             dictated = ""
         fork = others.get(place)
         other = (Text(one_line(fork.other)), probability(fork.other_chance)) if fork else ("", "")
-        table.add_row(Text(one_line(text), style="bold"), probability(math.exp(min(0.0, logprob))), *other)
+        table.add_row(Text(one_line(text), style="bold"), probability(chance_of(logprob)), *other)
     if dictated:
         table.add_row(Text(one_line(dictated), style="dim"), Text("forced", style="dim"), "", "")
     return table

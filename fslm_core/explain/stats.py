@@ -93,6 +93,10 @@ class Bucket:
     runs: Mapping[str, int]
     steps: tuple[StepStats, ...]
 
+    def step(self, name: str) -> StepStats | None:
+        """One step's, or None where it did not run."""
+        return next((one for one in self.steps if one.step == name), None)
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON data."""
         return {"start": self.start, "runs": dict(self.runs), "steps": [step.to_dict() for step in self.steps]}
@@ -143,7 +147,7 @@ def stacks_of(store: TraceStore, stack: str | None = None) -> tuple[str, ...]:
         UnknownNameError: no run of that stack is kept.
         StoreError: the database cannot be read.
     """
-    known = tuple(store.spans())
+    known = store.stacks()
     if stack is not None and stack not in known:
         raise UnknownNameError.of(
             "stack in the trace", stack, known, where="the trace", hint="see `fslm trace list` for what has run"

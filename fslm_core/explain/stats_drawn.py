@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..wording import counted
 from .drawing import one_line, plain, probability, seconds_text, status_text
 from .paired import Share
 from .stats import Bucket, By, Stats, StepStats, before
@@ -35,7 +36,7 @@ def drawn(found: Stats) -> RenderableType:
 
 def _title(found: Stats) -> RenderableType:
     count = sum(found.runs.values())
-    title = Text.assemble((one_line(found.stack), "bold"), f"  {count:,} {'run' if count == 1 else 'runs'}")
+    title = Text.assemble((one_line(found.stack), "bold"), f"  {counted(count, 'run')}")
     if found.span is not None and count:
         title.append(f" from {_moment(found.span[0])} to {_moment(found.span[1])}")
     known = [status for status in _STATUSES if status in found.runs]
@@ -94,7 +95,7 @@ def _over_time(found: Stats) -> Iterator[RenderableType]:
     runs: list[float | None] = [None if b is None else float(sum(b.runs.values())) for _, b in buckets]
     table.add_row("runs", "", _bars(runs, 0.0, max(filter(None, runs))), *_ends(runs, lambda value: f"{value:,.0f}"))
     for step in found.steps:
-        beside = [None if b is None else next((s for s in b.steps if s.step == step.step), None) for _, b in buckets]
+        beside = [None if b is None else b.step(step.step) for _, b in buckets]
         name: RenderableType = plain(step.step)
         for what, value, shown, low, high in _TRENDS:
             values = [None if one is None else value(one) for one in beside]

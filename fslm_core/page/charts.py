@@ -37,7 +37,7 @@ MEASURES: tuple[tuple[str, Measure, bool], ...] = (
 
 def sparks(found: Stats, step: str) -> list[tuple[str, Spark]]:
     """The small charts of a step, one a measure."""
-    rows = [next((one for one in bucket.steps if one.step == step), None) for bucket in found.buckets]
+    rows = [bucket.step(step) for bucket in found.buckets]
     values = {name: [None if row is None else measure(row) for row in rows] for name, measure, _ in MEASURES}
     return [(name, spark(values[name], share)) for name, _, share in MEASURES]
 

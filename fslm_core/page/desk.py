@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +117,4 @@ async def fields_of(request: Request) -> dict[str, str]:
     return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
 
 
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-__all__ = ["Desk", "Endpoint", "Replayer", "fields_of"]
+__all__ = ["Desk", "Replayer", "fields_of"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..explain.drawing import one_line
@@ -105,6 +105,16 @@ class Flow:
         return anchor if page == self.page or path not in self.places else f"?page={page}{anchor}"
 
 
+def page_of(query: Mapping[str, str]) -> int:
+    """Which page is asked for; what is no number asks for the first.
+
+    >>> page_of({"page": "3"}), page_of({"page": "-1"}), page_of({})
+    (3, 1, 1)
+    """
+    text = query.get("page", "1")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 1
+
+
 def flow(store: TraceStore, run: str, page: int = 1) -> Flow:
     """Read a page of a run; pages are counted from 1, and one beyond the last is the last.
 
@@ -178,4 +188,4 @@ def _share(span: tuple[float, float], start: float, whole: float) -> tuple[float
     return first, min(1.0 - first, max(0.005, last - first))
 
 
-__all__ = ["CARDS", "Card", "Entry", "Flow", "anchor_of", "flow"]
+__all__ = ["CARDS", "Card", "Entry", "Flow", "anchor_of", "flow", "page_of"]

@@ -15,7 +15,7 @@ from ..explain.stats import stacks_of
 from ..explain.stats import stats as stats_of
 from .charts import sparks
 from .desk import Desk
-from .flow import flow
+from .flow import flow, page_of
 from .listing import ROWS, SINCE, STATUSES, Wanted, newest, search
 from .live import pulse_of
 
@@ -56,7 +56,7 @@ def runs(desk: Desk, request: Request) -> Response:
 def run(desk: Desk, request: Request) -> Response:
     """A run, a page of its steps at a time; an id that was cut short leads to the whole one."""
     name = request.path_params["run"]
-    return run_page(desk, name, _page(request.query_params)) or RedirectResponse(
+    return run_page(desk, name, page_of(request.query_params)) or RedirectResponse(
         f"/runs/{desk.store.outline(name).row.id}", 303
     )
 
@@ -136,11 +136,6 @@ def read_blame(desk: Desk) -> Blame:
             found=found,
             hint=f"fslm blame STACK DATA --json > {desk.blame.name}",
         ) from None
-
-
-def _page(query: Mapping[str, str]) -> int:
-    text = query.get("page", "1")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 1
 
 
 __all__ = ["blame", "diff", "read_blame", "run", "run_page", "runs", "stats"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..explain.drawing import probability, visible
+from ..explain.drawing import chance_of, probability, visible
 from ..explain.instead import Fork, forks
 from ..message import TokenTrace
 from ..store import StoredAttempt
@@ -47,23 +47,13 @@ def _token(trace: TokenTrace, place: int, fork: Fork | None) -> Token:
     name = f"token {place + 1:,}, “{visible(text)}”"
     if forced:
         return Token(visible(text), f"{name}: forced by the grammar", True, 0)
-    chance = chance_of(None if trace.logprobs is None else trace.logprobs[place])
-    if chance is None:
+    logprob = None if trace.logprobs is None else trace.logprobs[place]
+    if logprob is None or math.isnan(logprob):
         return Token(visible(text), f"{name}: chosen", False, 0)
+    chance = chance_of(logprob)
     shade = next((shade for least, shade in _SHADES if chance >= least), 4)
     other = f"; next “{visible(fork.other)}”, {probability(fork.other_chance)}" if fork is not None else ""
     return Token(visible(text), f"{name}: probability {probability(chance)}{other}", False, shade)
 
 
-def chance_of(logprob: float | None) -> float | None:
-    """A probability from its natural logarithm; None where it is none.
-
-    >>> chance_of(0.0), chance_of(float("-inf")), chance_of(float("nan"))
-    (1.0, 0.0, None)
-    """
-    if logprob is None or math.isnan(logprob):
-        return None
-    return min(1.0, math.exp(min(logprob, 0.0)))
-
-
-__all__ = ["MOST", "Token", "chance_of", "tokens_of"]
+__all__ = ["MOST", "Token", "tokens_of"]

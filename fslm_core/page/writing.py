@@ -17,7 +17,7 @@ from ..stack import INPUT
 from ..store import StoredContent, StoredRun
 from .desk import Desk
 from .editing import changed
-from .flow import anchor_of
+from .flow import anchor_of, page_of
 from .reading import run_page
 
 
@@ -68,11 +68,11 @@ def label(desk: Desk, name: str, form: Mapping[str, str]) -> Response:
             )
     except FslmError as error:
         return _in_place(desk, name, step, form, error)
-    return RedirectResponse(f"/runs/{quote(name)}?page={_page(form)}#{quote(anchor_of(step))}", 303)
+    return RedirectResponse(f"/runs/{quote(name)}?page={page_of(form)}#{quote(anchor_of(step))}", 303)
 
 
 def _in_place(desk: Desk, name: str, step: str, form: Mapping[str, str], error: FslmError) -> Response:
-    shown = run_page(desk, name, _page(form), step=step, form=form, error=error)
+    shown = run_page(desk, name, page_of(form), step=step, form=form, error=error)
     return shown or desk.page("error.html", 400, error=error)
 
 
@@ -115,11 +115,6 @@ def _content(run: StoredRun, step: str) -> StoredContent:
             hint="keep runs with trace.content = 'full', or use `fslm trace replay --input`",
         )
     return content
-
-
-def _page(form: Mapping[str, str]) -> int:
-    text = form.get("page", "1")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 1
 
 
 __all__ = ["label", "replay"]

@@ -14,11 +14,12 @@ from packaging.version import Version
 
 from .. import __version__
 from ..schema import tree_of
+from ..wording import counted
 from .kinds import Labels, Slot
 from .naming import Names
 from .plan import Plan, Written, example_of, run_of
 from .source import WIDTH, Model, import_line, messages_source
-from .text import counted, quoted, width_of
+from .text import quoted, width_of
 
 _SHORT = 90
 """Columns: data on one line are no wider, whatever stands before them."""

@@ -104,15 +104,6 @@ def width_of(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun.
-
-    >>> counted(1, "row"), counted(2_000, "row")
-    ('1 row', '2,000 rows')
-    """
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
 def listed(words: Iterable[str]) -> str:
     """Words as a sentence lists them.
 
@@ -123,4 +114,4 @@ def listed(words: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-__all__ = ["class_name", "counted", "field_name", "is_claimed", "listed", "quoted", "width_of"]
+__all__ = ["class_name", "field_name", "is_claimed", "listed", "quoted", "width_of"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from ..errors import UnknownNameError
+from .encode import from_database
 from .rows import RunRow, StoredRun, read_row, read_run
 from .tables import has_labels
 from .typed import typed_row, typed_run
@@ -70,7 +71,7 @@ def ids(connection: sqlite3.Connection, *, stack: str | None = None, since: floa
 
 def stacks(connection: sqlite3.Connection) -> tuple[str, ...]:
     """The names of all stacks that have runs, in the order of letters."""
-    return tuple(str(row[0]) for row in connection.execute(_STACKS))
+    return tuple(str(from_database(row[0])) for row in connection.execute(_STACKS))
 
 
 def find(connection: sqlite3.Connection, name: str) -> sqlite3.Row:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import create_model
 
 from fslm_core.prompt import Template
-from fslm_core.scaffold.text import class_name, counted, field_name, is_claimed, listed, quoted, width_of
+from fslm_core.scaffold.text import class_name, field_name, is_claimed, listed, quoted, width_of
+from fslm_core.wording import counted
 
 
 @given(st.text())
