@@ -7,8 +7,10 @@ a number belongs. What can be read as the right type is; the rest is damage.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import fields
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -27,12 +29,12 @@ def typed_row(row: RunRow) -> RunRow:
     Raises:
         ValueError: one is not, or is a number or a time that cannot be.
     """
-    return _dated(_ROW.validate_python(_finite(asdict(row))))
+    return _dated(_ROW.validate_python(_plain(row)))
 
 
 def typed_run(run: StoredRun) -> StoredRun:
     """The same run, every value of its type; raises as :func:`typed_row` does."""
-    made = _RUN.validate_python(_finite(asdict(run)))
+    made = _RUN.validate_python(_plain(run))
     _dated(made.row)
     for node in made.nodes:
         _require_times(node.started, seconds=node.seconds)
@@ -59,14 +61,28 @@ def _require_times(*moments: float | None, seconds: float | None) -> None:
         raise ValueError(f"{seconds} seconds")
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: part if name == "logprobs" else _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} where a number should be")
-    return value
+def _plain(value: Any) -> Any:
+    """Dataclasses as mappings, all the way down; what is no number where one should be is refused on the way."""
+    kind = type(value)
+    if kind in _SIMPLE:
+        return value
+    if kind is float:
+        if not math.isfinite(value):
+            raise ValueError(f"{value} where a number should be")
+        return value
+    if kind is list or kind is tuple:
+        return [_plain(part) for part in value]
+    parts = value if isinstance(value, Mapping) else {name: getattr(value, name) for name in _names(kind)}
+    # of log-probabilities some may be minus infinity
+    return {name: part if name == "logprobs" else _plain(part) for name, part in parts.items()}
+
+
+_SIMPLE = frozenset({type(None), bool, int, str, bytes})
+
+
+@cache
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 __all__ = ["typed_row", "typed_run"]
