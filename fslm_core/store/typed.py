@@ -63,7 +63,7 @@ def _require_times(*moments: float | None, seconds: float | None) -> None:
 
 def _plain(value: Any) -> Any:
     """Dataclasses as mappings, all the way down; what is no number where one should be is refused on the way."""
-    kind = type(value)
+    kind: Any = type(value)
     if kind in _SIMPLE:
         return value
     if kind is float:
@@ -81,7 +81,7 @@ _SIMPLE = frozenset({type(None), bool, int, str, bytes})
 
 
 @cache
-def _names(kind: type[Any]) -> tuple[str, ...]:
+def _names(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
 
 
