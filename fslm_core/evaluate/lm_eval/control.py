@@ -35,7 +35,8 @@ def control_of(options: Options) -> Any:
     require(("torch", "transformers", "accelerate", "peft"), extra="train", what="lm-eval's model for the control")
     settings = default()
     host = PluginHost(settings)
-    base = options.base or _base_of(host.stack(options.stack), host, settings)
+    stack = host.stack(options.stack)
+    base = options.base or _base_of(stack, host, settings)
     path = resolve(base, settings, extra=host.checkpoints).path
     from lm_eval.models.huggingface import HFLM
 

@@ -98,7 +98,8 @@ class StackLM(LM):  # type: ignore[misc]  # lm-eval has no types
 
     def get_model_info(self) -> dict[str, Any]:
         """What lm-eval writes into its results."""
-        return {"fslm_version": __version__, "fslm": self._options.model_dump(exclude_none=True)}
+        idle = {"device", "batch_size", "max_batch_size"}
+        return {"fslm_version": __version__, "fslm": self._options.model_dump(exclude_none=True, exclude=idle)}
 
     def _no_chat(self) -> UsageError:
         return UsageError(
