@@ -5,5 +5,6 @@ from __future__ import annotations
 from .check import Report, StepReport, check_stack
 from .engine import Engine
 from .run import Outcome, Run
+from .scoring import Likelihood
 
-__all__ = ["Engine", "Outcome", "Report", "Run", "StepReport", "check_stack"]
+__all__ = ["Engine", "Likelihood", "Outcome", "Report", "Run", "StepReport", "check_stack"]

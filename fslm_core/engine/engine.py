@@ -16,6 +16,7 @@ from ..errors import EngineStateError
 from ..events import RunEvent
 from ..message import Origin
 from ..plugins import PluginHost
+from ..prompt import Prompt
 from ..settings import Settings, default
 from ..stack import Stack
 from ..store import ContentMode, Sessions, StoredRun
@@ -23,6 +24,7 @@ from .check import Report, check_stack
 from .flow import Driven, from_iterable, from_loop
 from .observers import Observer
 from .run import Outcome, Run
+from .scoring import Likelihood
 from .works import Works, find
 
 In = TypeVar("In", bound=BaseModel)
@@ -533,6 +535,39 @@ class Engine:
         finally:
             if works.loop.alive:
                 await asyncio.wrap_future(works.loop.submit(outcomes.close()))
+
+    # -- how likely a text is -----------------------------------------------------------------------------------
+
+    def score(
+        self, stack: Stack[Any, Any] | str, step: str, prompt: Prompt, texts: Sequence[str], *, greedy: bool = False
+    ) -> tuple[Likelihood, ...]:
+        """How likely the model of a step is to write each of these texts after a prompt.
+
+        Nothing is run and nothing is recorded; the step's schema is not asked.
+
+        Args:
+            step: its path in the stack; a stage with a model stands there.
+            prompt: rendered, as an attempt of a run's message has it: ``run.messages[step].attempts[-1].prompt``.
+            texts: each from the answer's beginning. Without any, all that could stand in the way is looked at, and
+                nothing is scored.
+            greedy: find out, too, whether the model left to itself would begin with just this text.
+
+        Raises:
+            UnknownNameError: no such stack or step.
+            UsageError: no model writes there.
+            CapabilityError: the backend cannot score.
+            ContextOverflowError: prompt and text do not fit the model's context.
+            CheckError, CheckpointError, AdapterError: the stack cannot be made ready.
+        """
+        works = self._works
+        return works.loop.wait(works.score(stack, step, prompt, texts, greedy))
+
+    async def ascore(
+        self, stack: Stack[Any, Any] | str, step: str, prompt: Prompt, texts: Sequence[str], *, greedy: bool = False
+    ) -> tuple[Likelihood, ...]:
+        """As :meth:`score`, from any event loop."""
+        works = self._works
+        return await asyncio.wrap_future(works.loop.submit(works.score(stack, step, prompt, texts, greedy)))
 
     # -- events as they happen ----------------------------------------------------------------------------------
 

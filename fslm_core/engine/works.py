@@ -15,6 +15,7 @@ from ..checkpoints import Progress
 from ..errors import EngineBusy, EngineStateError, FslmError, RunFailed, StoreError, UsageError
 from ..events import RunEvent, RunRefused
 from ..plugins import PluginHost
+from ..prompt import Prompt
 from ..settings import Settings
 from ..stack import Stack
 from ..store import ContentMode, StoredRun, TraceStore
@@ -26,6 +27,7 @@ from .passage import Listener, Passage, Rooms
 from .past import Past, begin, of_run, of_stored
 from .prepare import Preparer
 from .run import Outcome, Run, new_run_id
+from .scoring import Likelihood, likelihoods
 from .shadow import AT_ONCE, Shadows
 from .threads import in_thread
 from .tools import ToolRunner
@@ -176,10 +178,7 @@ class Works:
         Raises:
             InputError, CheckError, EngineBusy, SessionError, RunFailed: see :meth:`Engine.run`.
         """
-        task = asyncio.current_task()
-        assert task is not None
-        self._at_work.add(task)
-        task.add_done_callback(self._at_work.discard)
+        self._stopped_at_the_end()
         found = find(self._host, stack)
         checked = read_quietly(found, value, self.rooms.content)
         refuse(found, session, state)
@@ -254,6 +253,21 @@ class Works:
         async with aclosing(in_order(inputs, one, concurrency)) as outcomes:
             async for outcome in outcomes:
                 yield outcome
+
+    async def score(
+        self, stack: AnyStack, step: str, prompt: Prompt, texts: Sequence[str], greedy: bool
+    ) -> tuple[Likelihood, ...]:
+        """How likely a step's model is to write texts; see :meth:`Engine.score`."""
+        self._stopped_at_the_end()
+        prepared = await self.prepare(stack)
+        return await likelihoods(self.backend, prepared, step, prompt, texts, greedy=greedy)
+
+    def _stopped_at_the_end(self) -> None:
+        """Have the task that is at work be cancelled where the engine is closed before it ends."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._at_work.add(task)
+        task.add_done_callback(self._at_work.discard)
 
     async def stream(
         self,

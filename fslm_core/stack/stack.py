@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from ..errors import StackError
 from ..message import Message, Skipped
 from ..schema import schema_id_of
+from ..stage import Decoding
 from .session import new_state, session_findings
 from .shape import Node, Place, Result, Shape, Step
 from .together import together
@@ -118,6 +119,10 @@ class Stack(Shape[In, Out]):
         """What is wrong with its session."""
         yield from session_findings(self)
 
+    def _decoding(self, step: Step) -> Decoding | None:
+        """How the stage at a step writes, where not as it says itself."""
+        return None
+
     async def run(self, place: Place) -> Result[Out]:
         """Run every step as soon as those it needs have ended, and bind the output."""
         known: dict[str, Message[BaseModel] | Skipped] = dict(place.given)
@@ -126,7 +131,7 @@ class Stack(Shape[In, Out]):
         async def one(step: Step) -> None:
             for name in self.wiring.needs(step.name):
                 await ended[name].wait()
-            known[step.name] = await place.step(step, known)
+            known[step.name] = await place.step(step, known, decoding=self._decoding(step))
             ended[step.name].set()
 
         await together(one(step) for step in self.steps)
