@@ -129,8 +129,8 @@ def _check(
     if empty(case.gold):
         problems.add(path, case.line, "output: it is empty")
     for name, message in steps.items():
-        if case.steps[name] is Mark.UNKNOWN:
-            problems.add(path, case.line, notes.get((case.line, f"step {name}"), f"step {name}: it does not fit"))
+        if (note := notes.get((case.line, f"step {name}"))) is not None or case.steps[name] is Mark.UNKNOWN:
+            problems.add(path, case.line, note or f"step {name}: it does not fit")
         elif message is not None and empty(message):
             problems.add(path, case.line, f"step {name}: it is empty")
 
@@ -228,6 +228,11 @@ def _divide(
     wanted = {"train": 1 - held - select, "select": select, **shares}
     positive = {name: share for name, share in wanted.items() if share > 0}
     sides = divide(list(members.values()), [[]] * count, positive, seed=seed)
+    for name in positive:  # few and large clusters may leave a side without any
+        spare = [places for places in members.values() if sides[places[0]] == "train"]
+        if name not in sides and len(spare) > 1:
+            for place in min(spare, key=len):
+                sides[place] = name
     for item, side in zip(items, sides, strict=False):
         item.side = "train" if side == "train" else "select" if side == "select" else "dev"
 

@@ -76,6 +76,35 @@ class Demo:
         return {"demo.teacher": lambda settings: ScriptedBackend(self.scripted._answers)}
 
 
+class Reason(BaseModel):
+    """Why."""
+
+    reason: Literal["stock", "cash"]
+
+
+class Reasoned(BaseModel):
+    """What the last of three steps is given."""
+
+    text: str
+    reason: Literal["stock", "cash"]
+
+
+class Deep(Demo):
+    """The same with a step between the two."""
+
+    def __init__(self, base: Path, teacher: Mapping[str, Callable[[Request], str] | str] | None = None) -> None:
+        super().__init__(base, teacher)
+        topic = self.stack.steps[0].stage
+        model = SLM(base=str(base))
+        reason: Stage[Given, Reason] = Stage(
+            "demo.reason", input=Given, output=Reason, prompt="{{ topic }}: {{ text }}", model=model
+        )
+        reply: Stage[Reasoned, Reply] = Stage(
+            "demo.reply", input=Reasoned, output=Reply, prompt="{{ reason }}: {{ text }}", model=model
+        )
+        self.stack = Stack("demo", input=Note, output=Reply, steps=[topic, reason, reply])
+
+
 RECIPE = """
 seed = 3
 [data]
