@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -51,7 +52,7 @@ class Demo:
     """A plugin with a stack of two steps, and a backend that answers as ``teacher`` says."""
 
     def __init__(self, base: Path, teacher: Mapping[str, Callable[[Request], str] | str] | None = None) -> None:
-        self.scripted = ScriptedBackend(teacher or {})
+        self.answers = dict(teacher or {})
         topic: Stage[Note, Topic] = Stage(
             "demo.topic", input=Note, output=Topic, prompt="Topic of: {{ text }}", model=SLM(base=str(base))
         )
@@ -72,8 +73,11 @@ class Demo:
 
     @hookimpl
     def fslm_backends(self) -> Mapping[str, Callable[[Settings], Any]]:
-        """The teacher's."""
-        return {"demo.teacher": lambda settings: ScriptedBackend(self.scripted._answers)}
+        """One that answers, and one that never does."""
+        return {
+            "demo.teacher": lambda settings: ScriptedBackend(self.answers),
+            "demo.stuck": lambda settings: ScriptedBackend(self.answers, gate=asyncio.Event()),
+        }
 
 
 class Reason(BaseModel):

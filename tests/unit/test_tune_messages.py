@@ -152,6 +152,12 @@ def test_a_call_that_fails_is_made_again_in_the_next_session(recipe: Path) -> No
     assert tallies["topic"].written == 12
 
 
+def test_a_teacher_that_never_answers_is_given_up(recipe: Path) -> None:
+    with pytest.raises(TrainError, match="12 of 12") as caught:
+        filled(recipe, Asked(topic=topic_of), "teacher.backend=demo.stuck", "teacher.budget.call_seconds=0.01")
+    assert "deadline: 12" in str(caught.value) and "call_seconds" in str(caught.value)
+
+
 def test_the_budget_stops_it_and_what_was_written_stays(recipe: Path) -> None:
     first = Asked(topic=topic_of)
     with pytest.raises(TrainError, match="budget is spent") as caught:
