@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..engine import Engine
-from ..errors import BackendError, DeadlineExceeded, FslmError, RunFailed, TrainError
+from ..errors import BackendError, CheckError, DeadlineExceeded, FslmError, RunFailed, TrainError
 from ..message import Usage
 from ..schema import plain_data
 from ..train import Working
@@ -92,8 +92,8 @@ class Desk:
         """Make those calls that have no answer yet.
 
         Raises:
-            TrainError: the budget is spent, or too many calls failed.
-            CheckError, CheckpointError, AdapterError, MissingExtraError: the teacher cannot be run here.
+            TrainError: the budget is spent, too many calls failed, or the teacher is none for this step.
+            CheckpointError, AdapterError, MissingExtraError: the teacher cannot be run here.
         """
         waiting = list({call.key: call for call in calls if self.failed(call)}.values())
         if not waiting:
@@ -186,8 +186,16 @@ class Desk:
                     max_in_flight=teacher.ways.concurrency,
                 )
             )
-        for stack in dict.fromkeys(call.stack for call in calls):
-            self._engine.origins(stack)  # makes it ready, or says what keeps it from being so
+        for step, stack in {call.step: call.stack for call in calls}.items():
+            try:
+                self._engine.origins(stack)  # makes it ready
+            except CheckError as error:
+                raise TrainError(
+                    "the teacher cannot write a step's messages",
+                    where=f"recipe, teacher, step {step}",
+                    found="; ".join(finding.removeprefix("step message: ") for finding in error.findings),
+                    hint="correct its model, its adapter, or the step's prompt under teacher.steps",
+                ) from None
         return self._engine
 
     def _file(self, step: str) -> Kept:

@@ -156,10 +156,10 @@ def test_a_killed_tuning_goes_on_in_another_place(
     demo = Demo(base, {"teacher.demo.topic": silenced})
     result = tune(moved / "tune.toml", demo, overrides=OFTEN, progress=told.append)
     assert weights(result.work) == weights(finished.work)
-    assert min(event.step for event in told if isinstance(event, Stepped)) > 1, "it went on from the checkpoint"
+    assert next(event.step for event in told if isinstance(event, Stepped)) > 1, "it went on from the checkpoint"
 
 
-@pytest.mark.parametrize("part", ["messages", "training demo.topic", "scores after round 1", "round 2, demo.reply"])
+@pytest.mark.parametrize("part", ["messages", "scores after round 1", "round 2, demo.reply"])
 def test_it_goes_on_from_every_part(recipe: Path, base: Path, finished: TuneResult, part: str) -> None:
     def halt(event: Event) -> None:
         if isinstance(event, Part) and event.what == part:
@@ -224,7 +224,7 @@ def test_a_target_longer_than_the_context_is_found_before_anything_is_trained(tm
 def test_a_loss_that_is_no_number_ends_it(tmp_path: Path, base: Path) -> None:
     recipe = quick(tmp_path)
     with pytest.raises(TrainError, match="no number") as caught:
-        tune(recipe, Demo(base), overrides=["train.optim.lr=1e38", "train.epochs=4", "train.optim.warmup=0"])
+        tune(recipe, Demo(base), overrides=["train.optim.lr=1e30", "train.epochs=4", "train.optim.warmup=0"])
     assert "optim.lr" in str(caught.value)
     assert tune(recipe, Demo(base), overrides=["exposure.rounds=0"]).adapters.keys() == set(STAGES)
 
@@ -237,16 +237,19 @@ def test_a_base_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_an_adapter_for_a_base_that_is_not_there(tmp_path: Path, base: Path, finished: TuneResult) -> None:
-    """The teacher's adapter was made for the tiny base; under another it is refused, and so is a base nobody has."""
-    adapter = finished.adapters["demo.topic"]
+    """Neither a teacher's adapter for another base is run, nor one for a base that has gone."""
     recipe = place(tmp_path, rows(24, topics=False), RECIPE)
-    ways = [f'teacher.model="{tmp_path}/nowhere"', f'teacher.adapter="{adapter}"']
-    with pytest.raises(CheckpointUnavailableError, match="nowhere"):
-        tune(recipe, Demo(base), overrides=ways)
-    copied = tmp_path / "other"
-    shutil.copytree(base, copied)
-    with pytest.raises(Exception, match="was made for the base"):
-        tune(recipe, Demo(base), overrides=[f'teacher.model="{copied}"', ways[1]])
+    adapter, other, gone = tmp_path / "adapter", tmp_path / "other", tmp_path / "gone"
+    shutil.copytree(finished.adapters["demo.topic"], adapter)
+    shutil.copytree(base, other)
+    with pytest.raises(TrainError, match="teacher cannot write") as caught:
+        tune(recipe, Demo(base), overrides=[f'teacher.model="{other}"', f'teacher.adapter="{adapter}"'])
+    assert "was made for the base" in str(caught.value)
+    record = (adapter / "fslm.json").read_text().replace(str(base), str(gone))
+    (adapter / "fslm.json").write_text(record)
+    with pytest.raises(CheckpointUnavailableError, match="gone"):
+        tune(recipe, Demo(base), overrides=[f'teacher.model="{gone}"', f'teacher.adapter="{adapter}"'])
+    assert not list(recipe.parent.glob("runs/tune/round-*"))
 
 
 def test_two_tunings_of_one_folder(tmp_path: Path, base: Path) -> None:

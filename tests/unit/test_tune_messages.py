@@ -118,6 +118,12 @@ def test_another_prompt_of_a_later_step_leaves_the_earlier_ones_alone(recipe: Pa
     assert asked.counts == {"topic": 12, "reason": 6}, "what follows is redone where it is given something else"
 
 
+def test_a_prompt_that_asks_for_what_is_not_there_is_told_by_its_step(recipe: Path) -> None:
+    with pytest.raises(TrainError, match="cannot write a step's messages") as caught:
+        filled(recipe, Asked(topic=topic_of), 'teacher.steps.topic.prompt="{{ words }}"')
+    assert "step topic" in str(caught.value) and "words" in str(caught.value)
+
+
 def test_samples_that_disagree_are_left_out(recipe: Path) -> None:
     turn = iter(range(10_000))
 
