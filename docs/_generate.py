@@ -25,6 +25,7 @@ from fslm_core import errors, hooks, settings
 from fslm_core.cli import root
 from fslm_core.cli.errors import kinds, page_of, parents_of
 from fslm_core.train import recipe
+from fslm_core.tune import recipe as tuning_recipe
 
 HERE = Path(__file__).parent
 TEXTS = HERE.parent / "tests" / "contract" / "error_texts"
@@ -38,6 +39,7 @@ def main() -> int:
         "cli.md": cli_page,
         "settings.md": settings_page,
         "recipe.md": recipe_page,
+        "tuning-recipe.md": tuning_recipe_page,
         "hooks.md": hooks_page,
         "api.md": api_page,
         "errors.md": errors_page,
@@ -232,6 +234,26 @@ def recipe_page() -> Iterator[str]:
             yield f"## `[{name}]`\n"
             yield markdown(inspect.getdoc(model) or "") + "\n"
             yield from _keys(model)
+
+
+def tuning_recipe_page() -> Iterator[str]:
+    yield "# Tuning recipe\n"
+    yield markdown(inspect.getdoc(tuning_recipe) or "") + "\n"
+    yield "What the keys are for is said in [Tuning a stack](tuning.md).\n"
+    yield "## Top level\n"
+    yield from _keys(tuning_recipe.TuneRecipe)
+    yield from _sections(tuning_recipe.TuneRecipe, "")
+
+
+def _sections(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    """The sections within a section, each before those within it."""
+    for name, info in model.model_fields.items():
+        if inner := _model_in(info.annotation):
+            key = f"{prefix}{name}.STEP" if "dict" in str(info.annotation) else f"{prefix}{name}"
+            yield f"## `[{key}]`\n"
+            yield markdown(inspect.getdoc(inner) or "") + "\n"
+            yield from _keys(inner)
+            yield from _sections(inner, f"{key}.")
 
 
 def _keys(model: type[BaseModel]) -> Iterator[str]:

@@ -49,6 +49,7 @@ VERBS = {
     "new": Verb("new", "Write a new plugin, with its tests: a stage, a stack or a tool."),
     "data": Verb("data", "Make rows to train on and to score by, out of a table."),
     "train": Verb("train", "Train one stage by a recipe; prints the adapter's folder."),
+    "tune": Verb("tune", "Tune every stage of a stack by one recipe; prints the settings that run its adapters."),
     "errors": Verb("errors", "Say what an error's code means, what causes it and what to do."),
     "doctor": Verb("doctor", "Say what fslm found on this machine, what is wrong with it, and what to do next."),
 }

@@ -39,7 +39,7 @@ def train(
     Ctrl-C saves a checkpoint, from which --resume goes on.
     """
     session = session_of(ctx)
-    with _Display() as display:
+    with Display() as display:
         made = run_recipe(
             recipe,
             overrides=overrides or (),
@@ -48,14 +48,14 @@ def train(
             host=session.host,
             progress=display,
         )
-    screen.say(f"best epoch {made.epoch}: {_scores(made.scores)}")
-    screen.say(f"trained for {_time(made.seconds)} at {made.tokens_per_second:,.0f} tokens/s")
+    screen.say(f"best epoch {made.epoch}: {scores_text(made.scores)}")
+    screen.say(f"trained for {time_text(made.seconds)} at {made.tokens_per_second:,.0f} tokens/s")
     screen.say(f"loss curve and checkpoints: {made.work}")
     screen.say(f"SHA-256 of the adapter's weights: {made.sha256}")
     screen.result(screen.clean(made.adapter))
 
 
-class _Display:
+class Display:
     """Draws what a training run tells: bars on a terminal, lines elsewhere."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class _Display:
                 screen.say(text)
             case Estimated():
                 screen.say(
-                    f"estimate: {_time(event.seconds)} for {event.steps:,} steps ({event.rows:,} rows an epoch,"
+                    f"estimate: {time_text(event.seconds)} for {event.steps:,} steps ({event.rows:,} rows an epoch,"
                     f" {event.tokens_per_second:,.0f} tokens/s)"
                 )
             case Working():
@@ -85,12 +85,20 @@ class _Display:
             case Stepped():
                 self._stepped(event)
             case Judged():
-                screen.say(f"epoch {event.epoch}: {_scores(event.scores)}{', the best so far' if event.best else ''}")
+                screen.say(
+                    f"epoch {event.epoch}: {scores_text(event.scores)}{', the best so far' if event.best else ''}"
+                )
             case Saved():
                 screen.say(f"checkpoint at step {event.step:,}: {event.path}")
 
+    def clear(self) -> None:
+        """Take the bars away: what comes is about something else."""
+        for task in self._tasks.values():
+            self._bars.remove_task(task)
+        self._tasks.clear()
+
     def _stepped(self, event: Stepped) -> None:
-        speed, left = f"{event.tokens_per_second:,.0f} tokens/s", _time(event.seconds_left)
+        speed, left = f"{event.tokens_per_second:,.0f} tokens/s", time_text(event.seconds_left)
         note = f"epoch {event.epoch}, loss {event.loss:.4f}, {speed}, {left} left"
         self._move("training", event.step, event.steps, note)
         if not self._terminal and (event.step % max(1, event.steps // _LINES) == 0 or event.step == event.steps):
@@ -114,14 +122,16 @@ class _Display:
             self._bars.stop()
 
 
-def _scores(scores: Mapping[str, float]) -> str:
+def scores_text(scores: Mapping[str, float]) -> str:
+    """Scores in one line."""
     return ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """A time as people say it."""
     whole = round(seconds)
     hours, minutes = whole // 3600, whole % 3600 // 60
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"
 
 
-__all__ = ["app"]
+__all__ = ["Display", "app", "scores_text", "time_text"]

@@ -110,6 +110,8 @@ def _check_stage(
     if (complaint := host.complaint(stage)) is not None:
         report.errors.append(place + complaint)
     override = settings.stages.get(stage.name, StageSettings())
+    if override.adapter is not None:  # the operator's adapter tunes what the plugin left bare
+        report.warnings = [w for w in report.warnings if not w.startswith(f"{place}untuned: ")]
     if stage.tool is not None:
         if override.candidate is not None:
             report.errors.append(f"{place}it is a tool, and has no adapter that a candidate could be tried beside")

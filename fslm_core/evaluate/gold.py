@@ -125,15 +125,15 @@ class _Reader:
         return checked
 
     def _step(self, step: Step, given: Mapping[str, Any], gold: Json, known: Mapping[str, Json | Mark]) -> Json | Mark:
-        runs = self._runs(step, known)
+        running = runs(self._stack, step, known)
         derived = self._derived(step, gold)
         if step.name in given:
-            return self._given(step, given[step.name], runs)
-        if runs is False:
+            return self._given(step, given[step.name], running)
+        if running is False:
             if any(value is not None for value in derived.values()):
                 self._note(step, "the output has its fields although its condition says that it is skipped")
             return Mark.SKIPPED
-        if not derived or (runs is None and all(value is None for value in derived.values())):
+        if not derived or (running is None and all(value is None for value in derived.values())):
             return Mark.UNKNOWN
         return self._checked(step, derived)
 
@@ -175,24 +175,6 @@ class _Reader:
             return
         if wrong := [str(problem) for problem in allowed if problem.field in message]:
             self._note(step, "its gold is outside what gold narrows it to" + ("" if self._private else f": {wrong[0]}"))
-
-    def _runs(self, step: Step, known: Mapping[str, Json | Mark]) -> bool | None:
-        """Whether gold has the step run; None where that cannot be told."""
-        condition = self._stack.wiring.conditions.get(step.name)
-        if condition is None:
-            return True
-        messages = {name: known[name] for name in condition.names}
-        if any(message is Mark.UNKNOWN for message in messages.values()):
-            return None
-        models = {s.name: s.node.output for s in self._stack.steps}
-        seen = {
-            name: dict.fromkeys(models[name].model_fields) if isinstance(message, Mark) else message
-            for name, message in messages.items()
-        }
-        try:
-            return condition.holds(seen)
-        except PromptError:  # it asks for a field that a partly known message does not have
-            return None
 
     def _derived(self, step: Step, gold: Json) -> Json:
         """Fields of the step that the stack's output takes over as they are."""
@@ -262,6 +244,25 @@ def begun(stack: Stack[Any, Any], input: BaseModel) -> dict[str, Json]:
     return given
 
 
+def runs(stack: Stack[Any, Any], step: Step, known: Mapping[str, Json | Mark]) -> bool | None:
+    """Whether messages (the stack's ``input`` among them) have a step run; None where that cannot be told."""
+    condition = stack.wiring.conditions.get(step.name)
+    if condition is None:
+        return True
+    messages = {name: known[name] for name in condition.names}
+    if any(message is Mark.UNKNOWN or message is Mark.FAILED for message in messages.values()):
+        return None
+    models = {s.name: s.node.output for s in stack.steps}
+    seen = {
+        name: dict.fromkeys(models[name].model_fields) if isinstance(message, Mark) else message
+        for name, message in messages.items()
+    }
+    try:
+        return condition.holds(seen)
+    except PromptError:  # it asks for a field that a partly known message does not have
+        return None
+
+
 def bound(stack: Stack[Any, Any], step: Step, messages: Mapping[str, Json | Mark]) -> BaseModel | str:
     """A step's input as its wiring makes it of messages (the stack's ``input`` among them).
 
@@ -324,4 +325,4 @@ def _word(value: Any) -> str | None:
         return str(value)
 
 
-__all__ = ["Case", "Cases", "RowProblem", "begun", "bound", "clusters", "coverage", "read_cases", "slices"]
+__all__ = ["Case", "Cases", "RowProblem", "begun", "bound", "clusters", "coverage", "read_cases", "runs", "slices"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .progress import Estimated, Event, Judged, Noted, Progress, Saved, Stepped, Working, silent
 from .recipe import Recipe, load_recipe
-from .run import TrainResult, run_recipe
+from .run import TrainResult, probe_stage, run_recipe, train_stage
 
 __all__ = [
     "Estimated",
@@ -18,6 +18,8 @@ __all__ = [
     "TrainResult",
     "Working",
     "load_recipe",
+    "probe_stage",
     "run_recipe",
     "silent",
+    "train_stage",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shutil
 import signal
 import threading
@@ -19,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from ..errors import TrainInterrupted
+from ..errors import TrainError, TrainInterrupted, shorten
 from .model import lora_tensors, put_tensors
 from .objective import Objective
 from .plan import Plan
@@ -80,7 +82,23 @@ class _Trainer(Trainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
         loss = self._objective.loss(inputs["rows"])
         self.last_loss = float(loss.detach())
+        if not math.isfinite(self.last_loss):
+            raise TrainError(
+                "the loss is no number any more",
+                where=f"step {self.state.global_step + 1}",
+                found=self.last_loss,
+                hint="set a lower optim.lr or a lower optim.grad_clip; the checkpoint before it stands",
+            )
         return loss
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint; what cannot be written whole is taken away, and the one before it stays."""
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have errors of their own
+            place = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+            shutil.rmtree(place, ignore_errors=True)
+            raise _unwritable(error, place) from None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return SequentialSampler(self._plan)
@@ -189,7 +207,7 @@ class Run:
     def saved(self) -> None:
         """Make the checkpoint just written count, and drop older ones."""
         place = self.folder / f"checkpoint-{self.state.step}"
-        write_whole(place / MARK, json.dumps(asdict(self.state)).encode())
+        self._write(place / MARK, json.dumps(asdict(self.state)).encode())
         for other in self.folder.glob("checkpoint-*"):
             if other != place:
                 shutil.rmtree(other, ignore_errors=True)
@@ -205,16 +223,30 @@ class Run:
         best = state.best is None or _rank(scores) > _rank(state.scores[state.best])
         if best:
             state.best = len(state.scores) - 1
-            write_whole(self.folder / BEST, save(lora_tensors(self.objective.model)))
+            self._write(self.folder / BEST, save(lora_tensors(self.objective.model)))
         mark = self.folder / f"checkpoint-{state.step}" / MARK
-        write_whole(mark, json.dumps(asdict(state)).encode())
+        self._write(mark, json.dumps(asdict(state)).encode())
         self._progress(Judged(len(state.scores), scores, best))
+
+    def _write(self, path: Path, raw: bytes) -> None:
+        try:
+            write_whole(path, raw)
+        except OSError as error:
+            raise _unwritable(error, path) from None
 
     @property
     def to_judge(self) -> bool:
         """True at the end of an epoch that has no score yet."""
         ended = sum(end <= self.state.step for end in self.plan.ends)
         return ended > len(self.state.scores)
+
+
+def _unwritable(error: Exception, place: Path) -> TrainError:
+    return TrainError(
+        f"a checkpoint cannot be written: {getattr(error, 'strerror', None) or shorten(str(error), 120)}",
+        where=str(place),
+        hint="free space, then go on from the checkpoint before it, which stands: the same command with --resume",
+    )
 
 
 def _rank(scores: dict[str, float]) -> tuple[float, float]:
@@ -325,8 +357,11 @@ def latest(folder: Path) -> tuple[Path, State] | None:
 def write_whole(path: Path, raw: bytes) -> None:
     """Write a file so that it is there whole or not at all."""
     part = path.with_name(path.name + ".part")
-    part.write_bytes(raw)
-    part.replace(path)
+    try:
+        part.write_bytes(raw)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 __all__ = ["BEST", "Run", "State", "Stopped", "interruption", "latest", "stop_if_asked", "write_whole"]

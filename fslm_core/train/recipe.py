@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -18,7 +18,9 @@ from ..errors import TrainError
 from ..settings import no_nul
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-_PATHS = (("data", "train"), ("data", "select"), ("lora", "start"), ("output",))
+Paths = Sequence[tuple[str, ...]]
+R = TypeVar("R", bound=BaseModel)
+_PATHS: Paths = (("data", "train"), ("data", "select"), ("lora", "start"), ("output",))
 _LARGEST_RANK = 8
 
 
@@ -157,6 +159,19 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         TrainError: no such file, not TOML, an unknown key, a value out of range; all problems are listed.
     """
+    return read_toml(path, Recipe, _PATHS, overrides)
+
+
+def read_toml(path: Path, kind: type[R], paths: Paths, overrides: Iterable[str] = ()) -> R:
+    """Read a TOML file as a model.
+
+    Args:
+        paths: the dotted keys that hold paths; those in the file are relative to it, those of overrides to the current
+            folder.
+
+    Raises:
+        TrainError: as :func:`load_recipe`.
+    """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -169,25 +184,41 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
         raise TrainError(
             f"the recipe is not TOML: {error}", where=str(path), hint='mend that line: text is written key = "text"'
         ) from None
-    _resolve_paths(raw, path.parent.resolve())
+    _resolve_paths(raw, paths, path.parent.resolve())
     for override in overrides:
         _set(raw, override)
-    _resolve_paths(raw, Path.cwd())
+    _resolve_paths(raw, paths, Path.cwd())
+    return as_model(raw, kind, where=str(path))
+
+
+def as_model(raw: Mapping[str, Any], kind: type[R], *, where: str, prefix: str = "") -> R:
+    """Check what a recipe says.
+
+    Args:
+        prefix: goes before the keys that are named.
+
+    Raises:
+        TrainError: with the first five problems.
+    """
     try:
-        return Recipe.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
-        listed = [f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors(include_url=False)]
+        listed = [
+            f"{prefix}{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors(include_url=False)
+        ]
         raise TrainError(
             f"the recipe has {len(listed)} problem{'s' * (len(listed) > 1)}",
-            where=str(path),
+            where=where,
             found="; ".join(listed[:5]),
             hint="see the recipe reference in docs/training.md",
         ) from None
 
 
-def _resolve_paths(raw: Mapping[str, Any], folder: Path) -> None:
-    for *sections, key in _PATHS:
-        place: Any = raw.get(sections[0]) if sections else raw
+def _resolve_paths(raw: Mapping[str, Any], paths: Paths, folder: Path) -> None:
+    for *sections, key in paths:
+        place: Any = raw
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
         if isinstance(place, dict) and isinstance(place.get(key), str):
             place[key] = os.path.normpath(folder / place[key])
 
@@ -219,4 +250,4 @@ def _set(raw: dict[str, Any], override: str) -> None:
     place[key] = value
 
 
-__all__ = ["Data", "Lora", "Optim", "Recipe", "TaskScore", "load_recipe"]
+__all__ = ["Data", "Fraction", "Lora", "Optim", "Recipe", "TaskScore", "as_model", "load_recipe", "read_toml"]

@@ -6,15 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .. import extras
-from ..adapter import inspect
+from ..adapter import AdapterInfo, inspect
+from ..checkpoints import ResolvedCheckpoint
 from ..errors import TrainError
 from ..plugins import PluginHost
 from ..settings import Settings, default
-from .progress import Progress, Working, silent
-from .recipe import load_recipe
-from .rows import read_sets
+from ..stage import Stage
+from .progress import Estimated, Progress, Working, silent
+from .recipe import Recipe, load_recipe
+from .rows import RowSets, read_sets
 
 _MORE_PACKAGES = ("accelerate", "matplotlib")
 
@@ -68,64 +71,138 @@ def run_recipe(
         AdapterError: there is no sound adapter at ``lora.start``.
         MissingExtraError: ``fslm-core[train]`` is not installed.
     """
-    recipe = load_recipe(path, overrides)
+    root = path.resolve().parent
+    return train_stage(
+        load_recipe(path, overrides),
+        root=root,
+        work=root / "runs" / path.stem,
+        resume=resume,
+        settings=settings,
+        host=host,
+        progress=progress,
+    )
+
+
+def train_stage(
+    recipe: Recipe,
+    *,
+    root: Path,
+    work: Path,
+    stage: Stage[Any, Any] | None = None,
+    resume: bool = False,
+    settings: Settings | None = None,
+    host: PluginHost | None = None,
+    progress: Progress = silent,
+) -> TrainResult:
+    """As :func:`run_recipe`, by a recipe in hand.
+
+    Args:
+        root: the recipe's folder; paths below it are recorded relative to it.
+        work: for checkpoints and the loss curve.
+        stage: in place of the installed one of the recipe's name.
+    """
     settings = settings or default()
     host = host or PluginHost(settings)
-    stage = host.stage(recipe.stage)
-    if stage.model is None:
-        raise TrainError(
-            "a tool stage has no model to train",
-            where=f"stage {stage.name}",
-            hint="name a stage with a model; `fslm list` shows which have one",
-        )
-    if strange := set(recipe.task_score.fields or ()) - stage.output.model_fields.keys():
-        raise TrainError(
-            "task_score.fields names fields the output does not have",
-            where="recipe, task_score.fields",
-            found=", ".join(sorted(strange)),
-            expected=", ".join(stage.output.model_fields),
-            hint="name some of these, or leave it out to score the whole output",
-        )
-    _require_extra()
-    from ..checkpoints import resolve
+    stage = stage or host.stage(recipe.stage)
+    prepared = _Prepared.of(recipe, stage, settings, host, progress)
     from .artefact import refuse_taken, write_curve, write_folder
     from .loop import interruption
     from .record import make_record
     from .tuning import tune
 
     refuse_taken(recipe.output)
-    start = None if recipe.lora.start is None else inspect(recipe.lora.start)
-    data = read_sets(recipe, stage, progress)
-    base, root = stage.model.base, path.resolve().parent
-    checkpoint = resolve(
-        base,
-        settings,
-        extra=host.checkpoints,
-        progress=lambda what, done, total: progress(Working(f"{what} {base}", done, total or 0)),
-    )
-    work = root / "runs" / path.stem
-    with _alone(work):
+    data, checkpoint, start = prepared.data, prepared.checkpoint, prepared.start
+    with alone(work):
         try:
             tuned = tune(recipe, stage, data, checkpoint, start, work, resume, settings.torch, progress)
         except KeyboardInterrupt:
             raise interruption(work) from None
     state = tuned.state
     write_curve(work, state.losses, state.scores)
-    record = make_record(recipe, root, stage, base, checkpoint, start, state, data)
+    record = make_record(recipe, root, stage, prepared.base, checkpoint, start, state, data)
     sha256 = write_folder(recipe.output, model=tuned.model, tensors=tuned.tensors, record=record, curve=work)
     best = state.best or 0
     speed = state.tokens / max(state.seconds, 1e-9)
     return TrainResult(recipe.output, work, sha256, state.scores[best], best + 1, state.seconds, speed)
 
 
-def _require_extra() -> None:
+def probe_stage(
+    recipe: Recipe,
+    *,
+    stage: Stage[Any, Any],
+    settings: Settings,
+    host: PluginHost,
+    progress: Progress = silent,
+) -> tuple[Estimated, int]:
+    """Check a stage's rows as training would, time a few steps, and write nothing.
+
+    Returns:
+        How long all of it would take, and the tokens of an epoch.
+
+    Raises:
+        TrainError: as :func:`run_recipe`.
+    """
+    prepared = _Prepared.of(recipe, stage, settings, host, progress)
+    from .tuning import probe
+
+    return probe(recipe, stage, prepared.data, prepared.checkpoint, settings.torch, progress)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What is there before the first step: checked rows, the base, and the adapter to start from."""
+
+    data: RowSets
+    base: str
+    checkpoint: ResolvedCheckpoint
+    start: AdapterInfo | None
+
+    @classmethod
+    def of(
+        cls, recipe: Recipe, stage: Stage[Any, Any], settings: Settings, host: PluginHost, progress: Progress
+    ) -> _Prepared:
+        if stage.model is None:
+            raise TrainError(
+                "a tool stage has no model to train",
+                where=f"stage {stage.name}",
+                hint="name a stage with a model; `fslm list` shows which have one",
+            )
+        if strange := set(recipe.task_score.fields or ()) - stage.output.model_fields.keys():
+            raise TrainError(
+                "task_score.fields names fields the output does not have",
+                where="recipe, task_score.fields",
+                found=", ".join(sorted(strange)),
+                expected=", ".join(stage.output.model_fields),
+                hint="name some of these, or leave it out to score the whole output",
+            )
+        require_extra()
+        from ..checkpoints import resolve
+
+        base = stage.model.base
+        start = None if recipe.lora.start is None else inspect(recipe.lora.start)
+        data = read_sets(recipe, stage, progress)
+        checkpoint = resolve(
+            base,
+            settings,
+            extra=host.checkpoints,
+            progress=lambda what, done, total: progress(Working(f"{what} {base}", done, total or 0)),
+        )
+        return cls(data, base, checkpoint, start)
+
+
+def require_extra() -> None:
+    """Make sure that what training needs is installed.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
     from ..backends.torch.extra import PACKAGES
 
     extras.require((*PACKAGES, *_MORE_PACKAGES), extra="train", what="training")
 
 
 @contextmanager
-def _alone(work: Path) -> Iterator[None]:
+def alone(work: Path) -> Iterator[None]:
     """Keep other processes out of a run's folder.
 
     Raises:
@@ -139,7 +216,7 @@ def _alone(work: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise TrainError(
-            "another process is training by this recipe", where=str(work), hint="wait for it, or copy the recipe"
+            "another process is at work in this folder", where=str(work), hint="wait for it, or copy the recipe"
         ) from None
     try:
         yield
@@ -147,4 +224,4 @@ def _alone(work: Path) -> Iterator[None]:
         lock.release()
 
 
-__all__ = ["TrainResult", "run_recipe"]
+__all__ = ["TrainResult", "alone", "probe_stage", "require_extra", "run_recipe", "train_stage"]

@@ -82,14 +82,7 @@ def tune(
     vocabulary = Vocabulary(checkpoint.path)
     examples, prompts, draw = _encoded(recipe, stage, data, vocabulary, progress)
     lengths = [len(example) for example in examples]
-    plan = make_plan(
-        lengths,
-        epochs=recipe.epochs,
-        seed=recipe.seed,
-        rows=recipe.optim.batch_rows,
-        tokens=recipe.optim.batch_tokens,
-        draw=draw,
-    )
+    plan = _plan(recipe, lengths, draw)
     digest = _digest(recipe, stage, data, checkpoint, start)
     found = _prepare(work, digest, resume, progress)
     state = found[1] if found else State(digest)
@@ -114,6 +107,41 @@ def tune(
     run = Run(objective, plan, recipe, state=state, folder=work, judge=score, lengths=lengths, progress=progress)
     run.train(found[0] if found else None)
     return Tuned(model, load_file(work / BEST), state)
+
+
+def probe(
+    recipe: Recipe,
+    stage: Stage[BaseModel, BaseModel],
+    data: RowSets,
+    checkpoint: ResolvedCheckpoint,
+    settings: TorchSettings,
+    progress: Progress,
+) -> tuple[Estimated, int]:
+    """Time a few steps; returns how long a whole run would take, and the tokens of an epoch.
+
+    Raises:
+        TrainError: rows that do not fit the context or the grammar.
+    """
+    vocabulary = Vocabulary(checkpoint.path)
+    examples, prompts, draw = _encoded(recipe, stage, data, vocabulary, progress)
+    lengths = [len(example) for example in examples]
+    plan = _plan(recipe, lengths, draw)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    model, frozen = add_lora(load_base(checkpoint.path, settings), recipe.lora, seed=recipe.seed)
+    objective = Objective(model, examples, frozen=frozen)
+    return _estimate(objective, plan, State(""), len(prompts)), sum(lengths)
+
+
+def _plan(recipe: Recipe, lengths: Sequence[int], draw: Sequence[float] | None) -> Plan:
+    return make_plan(
+        lengths,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        rows=recipe.optim.batch_rows,
+        tokens=recipe.optim.batch_tokens,
+        draw=draw,
+    )
 
 
 def _encoded(
@@ -193,4 +221,4 @@ def _scoring(progress: Progress) -> Any:
     return told
 
 
-__all__ = ["Tuned", "tune"]
+__all__ = ["Tuned", "probe", "tune"]
