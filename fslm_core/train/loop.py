@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from ..errors import TrainError, TrainInterrupted, shorten
+from ..errors import BackendError, TrainError, TrainInterrupted, shorten
 from .model import lora_tensors, put_tensors
 from .objective import Objective
 from .plan import Plan
@@ -83,12 +83,7 @@ class _Trainer(Trainer):
         loss = self._objective.loss(inputs["rows"])
         self.last_loss = float(loss.detach())
         if not math.isfinite(self.last_loss):
-            raise TrainError(
-                "the loss is no number any more",
-                where=f"step {self.state.global_step + 1}",
-                found=self.last_loss,
-                hint="set a lower optim.lr or a lower optim.grad_clip; the checkpoint before it stands",
-            )
+            raise _diverged(f"step {self.state.global_step + 1}", f"a loss of {self.last_loss}")
         return loss
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -218,7 +213,10 @@ class Run:
         from safetensors.torch import save
 
         state = self.state
-        scores = self._judge()
+        try:
+            scores = self._judge()
+        except BackendError as error:
+            raise _diverged(f"epoch {len(state.scores) + 1}", error.what) from None
         state.scores.append(scores)
         best = state.best is None or _rank(scores) > _rank(state.scores[state.best])
         if best:
@@ -239,6 +237,15 @@ class Run:
         """True at the end of an epoch that has no score yet."""
         ended = sum(end <= self.state.step for end in self.plan.ends)
         return ended > len(self.state.scores)
+
+
+def _diverged(where: str, found: str) -> TrainError:
+    return TrainError(
+        "training has led to what is no number",
+        where=where,
+        found=found,
+        hint="set a lower optim.lr or optim.grad_clip",
+    )
 
 
 def _unwritable(error: Exception, place: Path) -> TrainError:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,10 @@ class Desk:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the model back. Idempotent."""
         self._stopped.set()
         self._open.close()
 
@@ -101,11 +105,17 @@ class Desk:
         self._refuse_spent()
         engine = self._opened(waiting)
         self._asked, self.failures = 0, Counter()
-        with _Pool(self._teacher.ways.concurrency, self._stopped) as pool:
-            for call in waiting:
-                pool.submit(self._one, engine, call)
-            for done in pool.done():
+        pool = ThreadPoolExecutor(self._teacher.ways.concurrency, thread_name_prefix="fslm-teacher")
+        try:
+            work = [pool.submit(self._one, engine, call) for call in waiting]
+            for done, one in enumerate(as_completed(work), start=1):
+                one.result()
                 self._progress(Working(what, done, len(waiting)))
+        except KeyboardInterrupt:
+            self.close()  # calls under way are given up
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
         self._refuse_failures(at_least=1)
         if self._asked < len(waiting):
             self._refuse_spent()
@@ -213,38 +223,6 @@ _HINT = (
 
 def _tokens(usage: Usage) -> dict[str, int]:
     return {"tokens": usage.prompt + usage.output}
-
-
-class _Pool(ThreadPoolExecutor):
-    """Threads of which the first error ends the others' waiting work, too."""
-
-    def __init__(self, size: int, stopped: threading.Event) -> None:
-        super().__init__(size, thread_name_prefix="fslm-teacher")
-        self._futures: list[Any] = []
-        self._stop = stopped
-
-    def submit(self, work: Callable[..., Any], /, *args: Any, **more: Any) -> Any:
-        """Take work."""
-        future = super().submit(work, *args, **more)
-        self._futures.append(future)
-        return future
-
-    def done(self) -> Any:
-        """Wait, and yield how much is done, about twice a second.
-
-        Raises:
-            BaseException: of the first work that failed; what has not begun is given up.
-        """
-        left = set(self._futures)
-        try:
-            while left:
-                finished, left = wait(left, timeout=0.5, return_when=FIRST_EXCEPTION)
-                for future in finished:
-                    future.result()
-                yield len(self._futures) - len(left)
-        finally:
-            if left:
-                self.shutdown(wait=True, cancel_futures=True)
 
 
 __all__ = ["Cost", "Desk"]

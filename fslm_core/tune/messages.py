@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
-from ..engine import Engine
+from ..engine import Engine, Run
 from ..errors import RunFailed
 from ..evaluate.fields import Json, Mark
 from ..evaluate.gold import Case
@@ -31,6 +32,9 @@ from .progress import Progress
 from .recipe import TeacherStep, TuneRecipe
 from .rows import Item, cases_of, identity
 from .teacher import Teacher
+
+_AT_ONCE = 8
+"""Replays at once."""
 
 
 @dataclass
@@ -80,6 +84,7 @@ class Writer:
         self._progress = progress
         self._open = ExitStack()
         self._engine: Engine | None = None
+        self._runs: dict[str, Run[Any] | None] = {}
         self._followed = Kept(folder / "followed" / "stack.jsonl")
         self.teacher: Teacher | None = None
         self.desk: Desk | None = None
@@ -203,37 +208,43 @@ class Writer:
             self.desk.ask(calls, f"what follows from {step.name}")
             answers: list[Json | None] = [self.desk.answer(call) for call in calls]
         else:
-            answers = []
-            for want, message in pairs:
-                answers.append(self._answer(step, want, message))
-                self._progress(Working(f"what follows from {step.name}", len(answers), len(pairs)))
+            answers = self._answers(step, pairs)
         right = iter(self._same(want.case.gold, answer) for (want, _), answer in zip(pairs, answers, strict=True))
         return [[message for message in row if next(right)] for row in distinct]
 
-    def _answer(self, step: Step, want: _Wanted, message: Json) -> Json | None:
+    def _answers(self, step: Step, pairs: Sequence[tuple[_Wanted, Json]]) -> list[Json | None]:
         """What the installed stack answers where a row's messages, up to this one, are what they are now."""
         names = [other.name for other in self.stack.steps]
         before = names[: names.index(step.name)]
-        said = {name: m for name in before if not isinstance(m := want.case.steps[name], Mark)}
-        said[step.name] = message
-        engine = self._installed
-        origins = engine.origins(self.stack).values()
-        key = digest(identity(want.case), dumps(said), *sorted(origin.fingerprint or "" for origin in origins))
-        kept = self._followed.get(key)
-        if kept is None:
-            kept = {"key": key, "output": self._replayed(engine, want.case, said)}
-            self._followed.put(kept)
-        output: Json | None = kept["output"]
-        return output
+        made_by = sorted(origin.fingerprint or "" for origin in self._installed.origins(self.stack).values())
+        asked: list[tuple[str, Case, Json]] = []
+        for want, message in pairs:
+            said = {name: m for name in before if not isinstance(m := want.case.steps[name], Mark)}
+            said[step.name] = message
+            asked.append((digest(identity(want.case), dumps(said), *made_by), want.case, said))
+        waiting = {key: (case, said) for key, case, said in asked if self._followed.get(key) is None}
+        self._run_whole([case for case, _ in waiting.values()])
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fslm-follow") as pool:
+            made = pool.map(lambda work: self._replayed(*work), waiting.values())
+            for done, (key, output) in enumerate(zip(waiting, made, strict=True), start=1):
+                self._followed.put({"key": key, "output": output})
+                self._progress(Working(f"what follows from {step.name}", done, len(waiting)))
+        return [(self._followed.get(key) or {})["output"] for key, _, _ in asked]
 
-    def _replayed(self, engine: Engine, case: Case, said: Json) -> Json | None:
+    def _run_whole(self, cases: Iterable[Case]) -> None:
+        """Run rows through the installed stack: what is replayed with other messages has to have been run."""
+        new = list({key: case for case in cases if (key := identity(case)) not in self._runs}.items())
+        inputs = [plain_data(case.input) for _, case in new]
+        for (key, _), outcome in zip(new, self._installed.map(self.stack, inputs, seed=self.recipe.seed), strict=True):
+            self._runs[key] = outcome.run
+
+    def _replayed(self, case: Case, said: Json) -> Json | None:
+        run = self._runs[identity(case)]
+        if run is None:
+            return None
         edits = {f"{step}.{name}": value for step, message in said.items() for name, value in message.items()}
         try:
-            run = engine.run(self.stack, plain_data(case.input), seed=self.recipe.seed)
-        except RunFailed as failed:
-            run = failed.run
-        try:
-            made = engine.replay(run, edits=edits, stack=self.stack)
+            made = self._installed.replay(run, edits=edits, stack=self.stack)
         except RunFailed:
             return None
         return None if made.result is None else plain_data(made.result.content)

@@ -31,7 +31,7 @@ class _Part(BaseModel):
 
 
 class Teaching(_Part):
-    """Messages of a step that rows lack: ``calls`` of the teacher that are still to be made, and what they may take."""
+    """Messages of a step that rows lack, and what the ``calls`` of the teacher besides those of the probe may take."""
 
     step: str
     missing: int
@@ -55,7 +55,7 @@ class Training(_Part):
 
 
 class TunePlan(_Part):
-    """What a tuning will take. ``seconds`` is what is still to be done of it, scoring left aside."""
+    """What a tuning would take when it was planned, scoring left aside."""
 
     stack: str
     rows: int

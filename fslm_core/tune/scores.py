@@ -19,7 +19,6 @@ from ..plugins import PluginHost
 from ..schema import dumps
 from ..settings import Settings
 from ..stack import Stack
-from ..store import ContentMode, marks_of
 from ..train import Noted, Working
 from .progress import Progress
 from .rows import Item, cases_of
@@ -56,9 +55,8 @@ def scored(
         key = digest(__version__, rows, str(seed), *stack.plan(), *made_by)
         if (found := _read(file, key)) is not None:
             return found
-        content: ContentMode = "redacted" if marks_of(stack) else "full"
         plan = Plan(stack, Cases(cases), data="the held-out rows", data_sha256=digest(rows))
-        work = Work(plan, None, seed=seed, content=content, progress=lambda *told: progress(Working(*told)))
+        work = Work(plan, None, seed=seed, content="none", progress=lambda *told: progress(Working(*told)))
         report = work.report(engine)
     put_file(file, report.to_json())
     put_file(file.with_suffix(".key"), key)

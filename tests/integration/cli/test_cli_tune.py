@@ -62,7 +62,7 @@ def test_a_plan_as_json(fslm: Fslm, page: list[Block]) -> None:
     result = fslm("tune", "desk", "tune.toml", "--plan", "--json", "--set", "teacher.samples=1")
     assert result.code == 0, result.err
     assert [part["stage"] for part in result.data["training"]] == ["desk.subject", "desk.team"]
-    assert result.data["seconds"] > 0 and result.data["train"] == 14
+    assert result.data["seconds"] > 0 and result.data["train"] == 15
 
 
 def test_what_is_wrong_is_told(fslm: Fslm, page: list[Block], environment: Path) -> None:
