@@ -175,22 +175,28 @@ class Flight:
             slot.wipe()
         return gone
 
-    def likelihood(self, prompt: Ids, continuation: Ids, adapter: Tuned | None) -> float:
-        """The natural-log likelihood of ``continuation`` after ``prompt``, in a slot of its own."""
-        if not continuation:
-            return 0.0
-        ids = [*prompt, *continuation[:-1]]
-        slot = Block(self._model.weights.shape, 1, len(ids), self._device).slots[0]
+    def likelihoods(self, prompt: Ids, continuations: Sequence[Ids], adapter: Tuned | None) -> list[float]:
+        """The natural-log likelihood of each continuation after ``prompt``, which is read once, in its own slot."""
+        longest = max(map(len, continuations), default=0)
+        if longest == 0:
+            return [0.0] * len(continuations)
+        slot = Block(self._model.weights.shape, 1, len(prompt) + longest - 1, self._device).slots[0]
+        before = len(prompt) - 1
+        for start in range(0, before, TOKENS):
+            part = prompt[start : min(start + TOKENS, before)]
+            self._model.forward([Segment(slot, part, start, start, adapter, 0)])
+        return [self._likelihood(slot, prompt[-1], continuation, before, adapter) for continuation in continuations]
+
+    def _likelihood(self, slot: Slot, last: int, continuation: Ids, before: int, adapter: Tuned | None) -> float:
+        """That of one continuation, the prompt's tokens but the last being in the slot; what stood behind is lost."""
+        ids = (last, *continuation[:-1]) if continuation else ()
         total = 0.0
-        for start in range(0, len(ids), TOKENS):
-            part = ids[start : start + TOKENS]
-            wanted = max(0, start + len(part) - max(start, len(prompt) - 1))
-            hidden = self._model.forward([Segment(slot, part, start, start, adapter, wanted)])
-            if wanted:
-                first = start + len(part) - wanted - len(prompt) + 1
-                targets = torch.tensor(continuation[first : first + wanted], device=self._device)
-                logprobs = torch.log_softmax(self._model.weights.head(hidden), dim=-1)
-                total += float(logprobs.gather(1, targets[:, None]).sum())
+        for first in range(0, len(ids), TOKENS):
+            part, start = ids[first : first + TOKENS], before + first
+            hidden = self._model.forward([Segment(slot, part, start, start, adapter, len(part))])
+            targets = torch.tensor(continuation[first : first + TOKENS], device=self._device)
+            logprobs = torch.log_softmax(self._model.weights.head(hidden), dim=-1)
+            total += float(logprobs.gather(1, targets[:, None]).sum())
         return total
 
     def _remove(self, gone: Sequence[_Seat]) -> list[Row]:
