@@ -254,9 +254,8 @@ def test_a_choice_scores_what_its_tokens_do_in_a_plain_forward(
     settings.default.cache_clear()
     asked = [(text, f" {topic}") for text in TEXTS for topic in TOPICS]
     found = scored(asked, field="topic")
-    wanted = [
-        reference.of(f"Topic of: {text}", '{"topic":"', f'{{"topic":"{topic.strip()}"}}') for text, topic in asked
-    ]
+    begun = '{"topic'
+    wanted = [reference.of(f"Topic of: {text}", begun, f'{begun}":"{topic.strip()}"}}') for text, topic in asked]
     assert [score for score, _ in found] == pytest.approx(wanted, abs=1e-3)
     with Engine() as engine:
         said = {text: engine.run("lmtest", {"text": text}).output.topic for text in TEXTS}
@@ -277,8 +276,8 @@ def test_the_final_stage_is_asked_with_what_the_steps_before_it_said_once(home: 
     for (text, choice), (score, greedy) in zip(asked, found, strict=True):
         run = said[text]
         topic, why = run.messages["topic"].content.topic, run.output.why
-        begun = f'{{"why":{json.dumps(why, ensure_ascii=False)},"answer":'
-        wanted = reference.of(f"Answer ({topic}): {text}", begun, f'{begun}{choice},"')
+        begun = f'{{"why":{json.dumps(why, ensure_ascii=False)},"answer'
+        wanted = reference.of(f"Answer ({topic}): {text}", begun, f'{begun}":{choice},"')
         assert score == pytest.approx(wanted, abs=1e-3)
         assert greedy == (run.output.answer == int(choice))
 
@@ -297,9 +296,9 @@ def test_the_probability_of_a_choice_is_averaged_over_sampled_chains(home: Path,
         chances = []
         for run in chains:
             why = json.dumps(told(run, "reply")["why"], ensure_ascii=False)
-            begun = f'{{"why":{why},"answer":'
+            begun = f'{{"why":{why},"answer'
             prompt = f"Answer ({told(run, 'topic')['topic']}): {text}"
-            chances.append(math.exp(reference.of(prompt, begun, f'{begun}{choice},"')))
+            chances.append(math.exp(reference.of(prompt, begun, f'{begun}":{choice},"')))
         assert score == pytest.approx(math.log(sum(chances) / 5), abs=1e-2)
 
 

@@ -262,7 +262,7 @@ def test_sampling_narrows_as_asked() -> None:
 def test_score_is_the_likelihood_of_a_plain_forward(tiny_model: Tiny) -> None:
     folder = tiny_model()
     request = ask(folder)
-    words = ("ORDER", "REFUND now", "")
+    words = ("ORDER", "REFUND now", "", *(f"order {n}" for n in range(17)))
     found = run(lambda backend: backend.score(request, words))
     model: Any = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)

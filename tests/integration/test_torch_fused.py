@@ -167,11 +167,14 @@ def test_a_likelihood_is_that_of_a_plain_forward(
     desk = Desk(llama)
     for length, more in ((1, 1), (9, 3), (10, 40), (37, 5)):
         ids, adapter = prompt(length, length + more), adapters[length % 3]
-        logprobs = torch.log_softmax(reference(llama, adapter, ids), -1)[length - 1 : -1]
-        expected = float(logprobs.gather(1, torch.tensor(ids[length:])[:, None]).sum())
-        found = desk.flight.likelihood(ids[:length], ids[length:], desk.tune(adapter))
+        ends = [ids[length:], (), ids[length:][::-1], ids[length:][:1]]
+        expected = []
+        for end in ends:
+            logprobs = torch.log_softmax(reference(llama, adapter, [*ids[:length], *end]), -1)[length - 1 : -1]
+            expected.append(float(logprobs.gather(1, torch.tensor(end, dtype=torch.long)[:, None]).sum()))
+        found = desk.flight.likelihoods(ids[:length], ends, desk.tune(adapter))
         assert found == pytest.approx(expected, abs=5e-3)
-    assert desk.flight.likelihood(ids, (), None) == 0.0
+    assert desk.flight.likelihoods(ids, [()], None) == [0.0]
 
 
 # Through the backend, beside the generic executor.

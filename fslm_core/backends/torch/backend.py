@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_SCORED = 16
+"""So many continuations of one prompt are scored at once; whatever else is in flight waits for them."""
+
 
 class TorchBackend:
     """Runs any transformers causal language model, with PEFT LoRA adapters, in this process.
@@ -117,7 +120,11 @@ class TorchBackend:
         ref, prompt, ends = await self._within(
             request.deadline, self._prepare(self._encode_all, request, tuple(continuations))
         )
-        return tuple([await self._errand(partial(_score, ref, prompt, end), ref, request) for end in ends])
+        scores: list[float] = []
+        for start in range(0, len(ends), _SCORED):
+            part = ends[start : start + _SCORED]
+            scores += await self._errand(partial(_score, ref, prompt, part), ref, request)
+        return tuple(scores)
 
     async def aclose(self) -> None:
         """Stop within one forward, let go of the models."""
@@ -244,8 +251,8 @@ def _touch(ref: ModelRef, hosted: Hosted) -> str:
     return hosted.runs(ref)
 
 
-def _score(ref: ModelRef, prompt: Ids, continuation: Ids, hosted: Hosted) -> float:
-    return hosted.likelihood(prompt, continuation, ref)
+def _score(ref: ModelRef, prompt: Ids, continuations: Sequence[Ids], hosted: Hosted) -> list[float]:
+    return hosted.likelihoods(prompt, continuations, ref)
 
 
 __all__ = ["TorchBackend"]

@@ -117,7 +117,7 @@ class Hosted:
         """Load what ``ref`` needs, run one token through it, and say where, how and in which number format."""
         adapter = self._adapter(ref)
         if not isinstance(adapter, str):
-            self._fused().likelihood((0,), (0,), adapter)
+            self._fused().likelihoods((0,), [(0,)], adapter)
             return f"{self.device.type} {self._format} fused"
         self._reference()
         resident = self._resident
@@ -126,15 +126,15 @@ class Hosted:
         likelihood(resident, (0,), (0,))
         return f"{self.device.type} {str(resident.model.dtype).removeprefix('torch.')} generic"
 
-    def likelihood(self, prompt: Ids, continuation: Ids, ref: ModelRef) -> float:
-        """The natural-log likelihood of ``continuation`` after ``prompt``."""
+    def likelihoods(self, prompt: Ids, continuations: Sequence[Ids], ref: ModelRef) -> list[float]:
+        """The natural-log likelihood of each continuation after ``prompt``."""
         adapter = self._adapter(ref)
         if not isinstance(adapter, str):
-            return self._fused().likelihood(prompt, continuation, adapter)
+            return self._fused().likelihoods(prompt, continuations, adapter)
         self._reference()
         assert self._resident is not None
         self._resident.use(ref)
-        return likelihood(self._resident, prompt, continuation)
+        return [likelihood(self._resident, prompt, continuation) for continuation in continuations]
 
     @property
     def _format(self) -> Format:

@@ -67,17 +67,16 @@ class Answer:
             said: what the stage did write; its fields before the answer stay.
 
         Returns:
-            The beginning, up to the value (its opening quote included, where all values are text); and each text from
-            there, up to what must follow the value: the end of the message, or the name of the next field.
+            The beginning, up to the end of the field's name, where tokens end, too; and each text from the beginning
+            to what must follow the value: the end of the message, or the quote of the next field's name.
         """
         data = plain_data(said)
         names = list(data)
         place = names.index(self.name)
         before = dumps({name: data[name] for name in names[:place]})[:-1] + ("," if place else "")
-        begun = f"{before}{dumps(self.name)}:"
+        begun = before + dumps(self.name)[:-1]
         after = "}" if place == len(names) - 1 else ',"'
-        quoted = all(isinstance(value, str) for value in values)
-        return begun + '"' * quoted, [f"{begun}{dumps(value)}{after}" for value in values]
+        return begun, [f'{begun}":{dumps(value)}{after}' for value in values]
 
 
 def answer_of(stack: Stack[Any, Any], field: str | None) -> Answer:

@@ -24,10 +24,9 @@ def control_of(options: Options) -> Any:
         MissingExtraError: a package that lm-eval's model needs is not installed.
         CheckpointError: the checkpoint cannot be had.
     """
-    idle = {"field", "input", "choice", "chains", "temperature", "seed", "concurrency", "failures"}
-    if given := sorted(options.model_fields_set & idle):
+    if given := sorted(options.model_fields_set & {"choice", "chains", "temperature"}):
         raise UsageError(
-            "the control has no stack that this could concern",
+            "the control scores choices as they are, after the context as it is",
             where=WHERE,
             found=", ".join(given),
             hint="leave it out beside control=base",

@@ -25,6 +25,8 @@ from .slots import Block, Slot, Slots
 
 TOKENS = 256
 """The most tokens in a forward once every row that decodes has its own: bounds the wait for a cancellation."""
+_PLACES = 4096
+"""The most positions that texts scored side by side take up, one text at least: bounds their memory."""
 _DECODING = 16
 """A row with at most this many tokens to feed goes into every forward."""
 DRAFTED = 8
@@ -175,23 +177,41 @@ class Flight:
             slot.wipe()
         return gone
 
-    def likelihood(self, prompt: Ids, continuation: Ids, adapter: Tuned | None) -> float:
-        """The natural-log likelihood of ``continuation`` after ``prompt``, in a slot of its own."""
-        if not continuation:
-            return 0.0
-        ids = [*prompt, *continuation[:-1]]
-        slot = Block(self._model.weights.shape, 1, len(ids), self._device).slots[0]
-        total = 0.0
-        for start in range(0, len(ids), TOKENS):
-            part = ids[start : start + TOKENS]
-            wanted = max(0, start + len(part) - max(start, len(prompt) - 1))
-            hidden = self._model.forward([Segment(slot, part, start, start, adapter, wanted)])
-            if wanted:
-                first = start + len(part) - wanted - len(prompt) + 1
-                targets = torch.tensor(continuation[first : first + wanted], device=self._device)
-                logprobs = torch.log_softmax(self._model.weights.head(hidden), dim=-1)
-                total += float(logprobs.gather(1, targets[:, None]).sum())
-        return total
+    def likelihoods(self, prompt: Ids, continuations: Sequence[Ids], adapter: Tuned | None) -> list[float]:
+        """The natural-log likelihood of each continuation after ``prompt``, which is read once, in its own slot."""
+        longest = max(map(len, continuations), default=0)
+        if longest == 0:
+            return [0.0] * len(continuations)
+        before = len(prompt) - 1
+        together = max(1, min(len(continuations), _PLACES // (before + longest)))
+        slots = Block(self._model.weights.shape, together, before + longest, self._device).slots
+        for start in range(0, before, TOKENS):
+            part = prompt[start : min(start + TOKENS, before)]
+            self._model.forward([Segment(slots[0], part, start, start, adapter, 0)])
+        for slot in slots[1:]:
+            slot.copy(slots[0], before)
+        found: list[float] = []
+        for start in range(0, len(continuations), together):
+            found += self._likelihoods(slots, prompt[-1], continuations[start : start + together], before, adapter)
+        return found
+
+    def _likelihoods(
+        self, slots: Sequence[Slot], last: int, continuations: Sequence[Ids], before: int, adapter: Tuned | None
+    ) -> list[float]:
+        """One continuation in each slot, behind the prompt's tokens but the last; what stood there is lost."""
+        totals = [0.0] * len(continuations)
+        most = max(1, TOKENS // len(continuations))
+        for first in range(0, max(map(len, continuations)), most):
+            segments = []
+            for slot, ids in zip(slots, continuations, strict=False):
+                part = (last, *ids)[first : min(first + most, len(ids))]
+                segments.append(Segment(slot, part, before + first, before + first, adapter, len(part)))
+            hidden = self._model.forward([segment for segment in segments if segment.ids])
+            logprobs = torch.log_softmax(self._model.weights.head(hidden), dim=-1)
+            for i, rows in enumerate(logprobs.split([segment.wanted for segment in segments])):
+                targets = torch.tensor(continuations[i][first : first + most], dtype=torch.long, device=self._device)
+                totals[i] += float(rows.gather(1, targets[:, None]).sum())
+        return totals
 
     def _remove(self, gone: Sequence[_Seat]) -> list[Row]:
         for seat in gone:
