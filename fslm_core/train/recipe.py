@@ -14,11 +14,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ..data.cleaning import Duplicates
+from ..data.leaks import OVERLAP, WORDS
 from ..errors import TrainError
 from ..settings import no_nul
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-_PATHS = (("data", "train"), ("data", "select"), ("output",))
+_PATHS = (("data", "train"), ("data", "select"), ("clean", "evaluation"), ("output",))
+"""Keys that hold a path, or a list of paths."""
 _LARGEST_RANK = 8
 
 
@@ -59,6 +62,21 @@ class Data(_Section):
         if (self.balance == "none") != (self.balance_by is None):
             raise ValueError("balance and balance_by belong together: name the output field to balance by")
         return self
+
+
+class Clean(_Section):
+    """What goes from the rows to train on; without this section, nothing. `fslm data clean` tells what would go."""
+
+    duplicates: Duplicates = "equal"
+    """`equal` rows, or rows `near` an earlier one with the same output; `keep` keeps all."""
+    near: float = Field(default=0.9, ge=0.5, le=1)
+    """The least similarity of inputs that are near each other."""
+    evaluation: tuple[Path, ...] = ()
+    """Files of rows to be scored by; training rows that give one away go."""
+    words: int = Field(default=WORDS, ge=2)
+    """How many words make a run."""
+    overlap: float = Field(default=OVERLAP, gt=0, le=1)
+    """The share of an evaluation row's runs that gives it away when they are in one training row."""
 
 
 class Lora(_Section):
@@ -114,6 +132,7 @@ class Recipe(_Section):
     output: Path
     """The adapter folder to write; an adapter that lies there is replaced when the new one is whole."""
     data: Data
+    clean: Clean | None = None
     lora: Lora = Lora()
     optim: Optim = Optim()
     epochs: int = Field(default=3, ge=1)
@@ -137,12 +156,16 @@ class Recipe(_Section):
         """
         data = self.model_dump(mode="json", exclude_none=True)
         for *sections, key in _PATHS:
-            place = data[sections[0]] if sections else data
+            place = data.get(sections[0], {}) if sections else data
             if key in place:
-                path = Path(place[key])
-                near = path.is_relative_to(root.parent)
-                place[key] = Path(os.path.relpath(path, root)).as_posix() if near else path.name
+                given = place[key]
+                place[key] = [_shown(path, root) for path in given] if isinstance(given, list) else _shown(given, root)
         return data
+
+
+def _shown(given: str, root: Path) -> str:
+    path = Path(given)
+    return Path(os.path.relpath(path, root)).as_posix() if path.is_relative_to(root.parent) else path.name
 
 
 def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -186,8 +209,11 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
 def _resolve_paths(raw: Mapping[str, Any], folder: Path) -> None:
     for *sections, key in _PATHS:
         place: Any = raw.get(sections[0]) if sections else raw
-        if isinstance(place, dict) and isinstance(place.get(key), str):
-            place[key] = os.path.normpath(folder / place[key])
+        given = place.get(key) if isinstance(place, dict) else None
+        if isinstance(given, str):
+            place[key] = os.path.normpath(folder / given)
+        elif isinstance(given, list):
+            place[key] = [os.path.normpath(folder / path) if isinstance(path, str) else path for path in given]
 
 
 def _set(raw: dict[str, Any], override: str) -> None:
@@ -217,4 +243,4 @@ def _set(raw: dict[str, Any], override: str) -> None:
     place[key] = value
 
 
-__all__ = ["Data", "Lora", "Optim", "Recipe", "TaskScore", "load_recipe"]
+__all__ = ["Clean", "Data", "Lora", "Optim", "Recipe", "TaskScore", "load_recipe"]

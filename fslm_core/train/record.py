@@ -49,6 +49,11 @@ def make_record(
         "at": time.strftime("%Y-%m-%d", time.gmtime()),
         **{name: version(name) for name in ("torch", "transformers", "peft")},
     }
+    if (cleaned := data.cleaned) is not None:
+        training |= {
+            "repeats_left_out": len(cleaned.repeats),
+            "leaks_left_out": len(cleaned.leaks),
+        }
     return AdapterRecord(
         stage=stage.name,
         base=base,

@@ -12,11 +12,13 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ..data import Cleaned, Rules, clean
+from ..data import Row as PlainRow
 from ..errors import FslmError, TrainError, shorten
 from ..schema import Schema, canonical, loads, plain_data, problems_of
 from ..stage import Stage
 from .progress import Noted, Progress
-from .recipe import Data, Recipe
+from .recipe import Clean, Data, Recipe
 
 _SHOWN = 5
 
@@ -50,11 +52,16 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class RowSets:
-    """All rows of a run: to train on, to select by, and the files they came from (the training file first)."""
+    """All rows of a run: to train on, to select by, and the files they came from (the training file first).
+
+    Attributes:
+        cleaned: what went from the rows to train on; None where nothing was to go.
+    """
 
     train: list[Row]
     select: list[Row]
     files: tuple[Rows, ...]
+    cleaned: Cleaned | None = None
 
 
 class Problems:
@@ -107,6 +114,16 @@ def read_sets(recipe: Recipe, stage: Stage[Any, Any], progress: Progress) -> Row
             progress(Noted(f"{file.path.name}: {file.duplicates} of {len(file.rows)} rows repeat an earlier one"))
     if shared := {_text(row.input) for row in train} & {_text(row.input) for row in select}:
         progress(Noted(f"{len(shared)} inputs are among training and selection rows; scores will flatter"))
+    cleaned = _cleaned(train, recipe.clean) if recipe.clean is not None else None
+    if cleaned is not None:
+        kept = set(cleaned.kept)
+        train = [row for row in train if row.number in kept]
+        progress(
+            Noted(
+                f"{files[0].path.name}: {len(cleaned.repeats)} rows repeat an earlier one,"
+                f" {len(cleaned.leaks)} give away rows to be scored by; {len(train)} stay"
+            )
+        )
     train, select = subset(train, data.max_rows, recipe.seed), subset(select, data.select_rows, 0)
     if not train or not select:
         raise TrainError(
@@ -114,7 +131,15 @@ def read_sets(recipe: Recipe, stage: Stage[Any, Any], progress: Progress) -> Row
             where=str(data.train),
             hint="give more rows, or another data.fraction",
         )
-    return RowSets(train, select, tuple(files))
+    return RowSets(train, select, tuple(files), cleaned)
+
+
+def _cleaned(train: Sequence[Row], rules: Clean) -> Cleaned:
+    rows = [
+        PlainRow(row.number, row.input.model_dump(mode="json", exclude_unset=True), plain_data(row.output))
+        for row in train
+    ]
+    return clean(rows, Rules(**rules.model_dump()))
 
 
 def read_rows(path: Path, stage: Stage[Any, Any], problems: Problems) -> Rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ def run_recipe(
     _require_extra()
     from ..checkpoints import resolve
     from .artefact import refuse_taken, write_curve, write_folder
-    from .loop import interruption
+    from .loop import interruption, write_whole
     from .record import make_record
     from .tuning import tune
 
@@ -108,6 +109,8 @@ def run_recipe(
             raise interruption(work) from None
     state = tuned.state
     write_curve(work, state.losses, state.scores)
+    if data.cleaned is not None:
+        write_whole(work / "cleaned.json", json.dumps(data.cleaned.plain(), indent=1).encode())
     record = make_record(recipe, root, stage, base, checkpoint, state, data)
     sha256 = write_folder(recipe.output, model=tuned.model, tensors=tuned.tensors, record=record, curve=work)
     best = state.best or 0

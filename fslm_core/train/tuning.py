@@ -42,8 +42,9 @@ _WEIGHTLESS: Any = {
     "licences": True,
     "notes": True,
     "data": {"train", "select"},
+    "clean": True,
 }
-"""Keys of a recipe that leave the weights alone; of the files, it is the contents that count."""
+"""Keys of a recipe that leave the weights alone; of files it is the contents that count, of cleaning what stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +147,16 @@ def _prepare(work: Path, digest: str, resume: bool, progress: Progress) -> tuple
 
 def _digest(recipe: Recipe, stage: Stage[BaseModel, BaseModel], data: RowSets, checkpoint: ResolvedCheckpoint) -> str:
     """Hash of all that the trained weights and the choice among them depend on."""
+    plain = recipe.model_dump(mode="json", exclude=_WEIGHTLESS)
     parts = [
-        json.dumps(recipe.model_dump(mode="json", exclude=_WEIGHTLESS), sort_keys=True),
+        json.dumps({key: value for key, value in plain.items() if value is not None}, sort_keys=True),
         *(file.sha256 for file in data.files),
         checkpoint.sha256,
         stage.template.source,
         stage.schema.id,
     ]
+    if data.cleaned is not None:
+        parts.append(json.dumps(data.cleaned.kept))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
