@@ -79,6 +79,39 @@ class Clean(_Section):
     """The share of an evaluation row's runs that gives it away when they are in one training row."""
 
 
+class Select(_Section):
+    """Trains on a part of the rows: `s2l` takes it evenly from clusters of rows that a short reference run learns
+    alike, `random` by chance. Not to be confused with `data.select`, the rows an epoch is scored on.
+    """
+
+    method: Literal["s2l", "random"] = "s2l"
+    """`s2l` needs scikit-learn, which comes with `fslm-core[eval]`."""
+    share: float | None = Field(default=None, ge=0, le=1)
+    """How large the part is."""
+    rows: int | None = Field(default=None, ge=1)
+    """How many rows it has, in place of `share`; all where there are fewer."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Decides the reference run, the clusters and the draw."""
+    clusters: int = Field(default=100, ge=1)
+    """Into how many clusters trajectories fall."""
+    moments: int = Field(default=6, ge=1)
+    """At how many moments of the reference run each row's loss is taken."""
+    epochs: int = Field(default=2, ge=1)
+    """Of the reference run."""
+    layers: int = Field(default=4, ge=1)
+    """The reference adapts so many of the topmost layers."""
+    rank: int = Field(default=4, ge=1, le=_LARGEST_RANK)
+    """Of the reference's adapter."""
+    lr: float | None = Field(default=None, gt=0)
+    """Of the reference run; None takes that of `optim`."""
+
+    @model_validator(mode="after")
+    def _says_how_much(self) -> Select:
+        if (self.share is None) == (self.rows is None):
+            raise ValueError("say how much to select: share or rows, one of them")
+        return self
+
+
 class Lora(_Section):
     """The adapter's shape."""
 
@@ -133,6 +166,7 @@ class Recipe(_Section):
     """The adapter folder to write; an adapter that lies there is replaced when the new one is whole."""
     data: Data
     clean: Clean | None = None
+    select: Select | None = None
     lora: Lora = Lora()
     optim: Optim = Optim()
     epochs: int = Field(default=3, ge=1)
@@ -243,4 +277,4 @@ def _set(raw: dict[str, Any], override: str) -> None:
     place[key] = value
 
 
-__all__ = ["Clean", "Data", "Lora", "Optim", "Recipe", "TaskScore", "load_recipe"]
+__all__ = ["Clean", "Data", "Lora", "Optim", "Recipe", "Select", "TaskScore", "load_recipe"]

@@ -17,6 +17,7 @@ from ..stage import Stage
 from .loop import State
 from .recipe import Recipe
 from .rows import RowSets
+from .select import Chosen
 
 
 def make_record(
@@ -27,12 +28,14 @@ def make_record(
     checkpoint: ResolvedCheckpoint,
     state: State,
     data: RowSets,
+    chosen: Chosen | None = None,
 ) -> AdapterRecord:
     """Gather all that one should know of a finished run.
 
     Args:
         root: the recipe's folder; paths below it are recorded relative to it.
         base: the checkpoint as the stage names it.
+        chosen: what was taken of the rows, if not all.
     """
     known = checkpoint.checkpoint
     best = state.best or 0
@@ -54,6 +57,8 @@ def make_record(
             "repeats_left_out": len(cleaned.repeats),
             "leaks_left_out": len(cleaned.leaks),
         }
+    if chosen is not None:
+        training |= {"selected_by": chosen.method, "selected_of": chosen.of, "selected_sha256": chosen.sha256}
     return AdapterRecord(
         stage=stage.name,
         base=base,

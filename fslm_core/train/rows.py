@@ -56,12 +56,14 @@ class RowSets:
 
     Attributes:
         cleaned: what went from the rows to train on; None where nothing was to go.
+        chosen: names the choice among them; None where all are trained on.
     """
 
     train: list[Row]
     select: list[Row]
     files: tuple[Rows, ...]
     cleaned: Cleaned | None = None
+    chosen: str | None = None
 
 
 class Problems:

@@ -90,6 +90,7 @@ def run_recipe(
     from .artefact import refuse_taken, write_curve, write_folder
     from .loop import interruption, write_whole
     from .record import make_record
+    from .select import choose
     from .tuning import tune
 
     refuse_taken(recipe.output)
@@ -104,6 +105,16 @@ def run_recipe(
     work = root / "runs" / path.stem
     with _alone(work):
         try:
+            data, chosen = choose(
+                recipe,
+                stage,
+                data,
+                checkpoint,
+                work.with_name(f"{work.name}.select"),
+                resume=resume,
+                settings=settings.torch,
+                progress=progress,
+            )
             tuned = tune(recipe, stage, data, checkpoint, work, resume, settings.torch, progress)
         except KeyboardInterrupt:
             raise interruption(work) from None
@@ -111,7 +122,9 @@ def run_recipe(
     write_curve(work, state.losses, state.scores)
     if data.cleaned is not None:
         write_whole(work / "cleaned.json", json.dumps(data.cleaned.plain(), indent=1).encode())
-    record = make_record(recipe, root, stage, base, checkpoint, state, data)
+    if chosen is not None:
+        write_whole(work / "selected.json", json.dumps(chosen.plain(), indent=1).encode())
+    record = make_record(recipe, root, stage, base, checkpoint, state, data, chosen)
     sha256 = write_folder(recipe.output, model=tuned.model, tensors=tuned.tensors, record=record, curve=work)
     best = state.best or 0
     speed = state.tokens / max(state.seconds, 1e-9)

@@ -157,6 +157,8 @@ def _digest(recipe: Recipe, stage: Stage[BaseModel, BaseModel], data: RowSets, c
     ]
     if data.cleaned is not None:
         parts.append(json.dumps(data.cleaned.kept))
+    if data.chosen is not None:
+        parts.append(data.chosen)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
