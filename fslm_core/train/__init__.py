@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .pairs import Pair, Pairs, read_pairs, write_pairs
 from .progress import Estimated, Event, Judged, Noted, Progress, Saved, Stepped, Working, silent
 from .recipe import Recipe, load_recipe
 from .run import TrainResult, run_recipe
@@ -11,6 +12,8 @@ __all__ = [
     "Event",
     "Judged",
     "Noted",
+    "Pair",
+    "Pairs",
     "Progress",
     "Recipe",
     "Saved",
@@ -18,6 +21,8 @@ __all__ = [
     "TrainResult",
     "Working",
     "load_recipe",
+    "read_pairs",
     "run_recipe",
     "silent",
+    "write_pairs",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shutil
 import signal
 import threading
@@ -16,13 +17,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from ..errors import TrainInterrupted
+from ..errors import TrainError, TrainInterrupted
 from .model import lora_tensors, put_tensors
 from .objective import Objective
 from .plan import Plan
@@ -79,7 +80,7 @@ class _Trainer(Trainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
         loss = self._objective.loss(inputs["rows"])
-        self.last_loss = float(loss.detach())
+        self.last_loss = finite(loss)
         return loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -89,10 +90,23 @@ class _Trainer(Trainer):
         return 0
 
 
+class Trained(Protocol):
+    """What a run trains."""
+
+    @property
+    def model(self) -> Any:
+        """The PEFT model."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+
+
 class Run:
     """One training run, new or resumed.
 
     Args:
+        objective: what is trained; unless :meth:`make_trainer` says otherwise, an :class:`Objective`.
         folder: where checkpoints, the best adapter and logs go.
         judge: scores the model as it stands.
         lengths: tokens of each row, for the speed told.
@@ -100,7 +114,7 @@ class Run:
 
     def __init__(
         self,
-        objective: Objective,
+        objective: Trained,
         plan: Plan,
         recipe: Recipe,
         *,
@@ -131,7 +145,7 @@ class Run:
             if self.state.step == len(self.plan.batches):
                 return
             watch = _Watch(self, interrupted)
-            trainer = _Trainer(self.objective, self.plan, args=self._arguments(), callbacks=[watch])
+            trainer = self.make_trainer([watch])
             watch.trainer = trainer
             trainer.pop_callback(PrinterCallback)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -147,29 +161,35 @@ class Run:
         except Stopped:
             raise interruption(self.folder) from None
 
-    def _arguments(self) -> TrainingArguments:
+    def make_trainer(self, callbacks: list[Any]) -> Any:
+        """The trainer of the whole plan; its ``last_loss`` is that of the newest step."""
+        assert isinstance(self.objective, Objective)
+        return _Trainer(self.objective, self.plan, args=TrainingArguments(**self.settings()), callbacks=callbacks)
+
+    def settings(self) -> dict[str, Any]:
+        """Arguments of any ``TrainingArguments``."""
         optim, steps = self.recipe.optim, len(self.plan.batches)
         names = {"linear": "linear", "cosine": "cosine", "wsd": "warmup_stable_decay"}
-        return TrainingArguments(
-            output_dir=str(self.folder),
-            num_train_epochs=1,
-            per_device_train_batch_size=1,
-            learning_rate=optim.lr,
-            lr_scheduler_type=names[optim.schedule],
-            lr_scheduler_kwargs={"num_decay_steps": round(optim.decay * steps)} if optim.schedule == "wsd" else None,
-            warmup_steps=max(1, round(optim.warmup * steps)),
-            weight_decay=optim.weight_decay,
-            max_grad_norm=optim.grad_clip,
-            optim="adamw_torch",
-            seed=self.recipe.seed,
-            use_cpu=self.objective.device.type == "cpu",
-            save_strategy="no",
-            logging_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-        )
+        return {
+            "output_dir": str(self.folder),
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": 1,
+            "learning_rate": optim.lr,
+            "lr_scheduler_type": names[optim.schedule],
+            "lr_scheduler_kwargs": {"num_decay_steps": round(optim.decay * steps)} if optim.schedule == "wsd" else None,
+            "warmup_steps": max(1, round(optim.warmup * steps)),
+            "weight_decay": optim.weight_decay,
+            "max_grad_norm": optim.grad_clip,
+            "optim": "adamw_torch",
+            "seed": self.recipe.seed,
+            "use_cpu": self.objective.device.type == "cpu",
+            "save_strategy": "no",
+            "logging_strategy": "no",
+            "report_to": [],
+            "disable_tqdm": True,
+            "remove_unused_columns": False,
+            "dataloader_pin_memory": False,
+        }
 
     # What the watch calls, in this order.
 
@@ -231,7 +251,7 @@ class _Watch(TrainerCallback):
         self._begun = 0.0
         self._lr = 0.0
         self._saved = time.monotonic()
-        self.trainer: _Trainer | None = None
+        self.trainer: Any = None
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._begun = time.monotonic()
@@ -256,6 +276,24 @@ class _Watch(TrainerCallback):
 
 class Stopped(Exception):
     """Raised in the middle of a judgement when Ctrl-C was pressed; the checkpoint before it stands."""
+
+
+def finite(loss: torch.Tensor) -> float:
+    """The loss of a step, which goes no further if it is not a number.
+
+    Raises:
+        TrainError: it is not.
+    """
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise TrainError(
+            "the loss is not a number any more",
+            where="training",
+            found=value,
+            expected="a finite loss; no weights were changed by this step",
+            hint="set a lower learning rate, and look whether the base's and the adapter's weights are sound",
+        )
+    return value
 
 
 _flag = threading.Event()
@@ -329,4 +367,4 @@ def write_whole(path: Path, raw: bytes) -> None:
     part.replace(path)
 
 
-__all__ = ["BEST", "Run", "State", "Stopped", "interruption", "latest", "stop_if_asked", "write_whole"]
+__all__ = ["BEST", "Run", "State", "Stopped", "finite", "interruption", "latest", "stop_if_asked", "write_whole"]

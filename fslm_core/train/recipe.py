@@ -20,7 +20,13 @@ from ..errors import TrainError
 from ..settings import no_nul
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-_PATHS = (("data", "train"), ("data", "select"), ("clean", "evaluation"), ("output",))
+_PATHS = (
+    ("data", "train"),
+    ("data", "select"),
+    ("clean", "evaluation"),
+    *(("preference", name) for name in ("pairs", "adapter", "output")),
+    ("output",),
+)
 """Keys that hold a path, or a list of paths."""
 _LARGEST_RANK = 8
 
@@ -112,6 +118,28 @@ class Select(_Section):
         return self
 
 
+class Preference(_Section):
+    """Trains an adapter further by direct preference optimisation (DPO); `optim` holds but for its `lr`.
+
+    The reference is the adapter that it starts from. The selection rows of `data` score each epoch, as before.
+    """
+
+    pairs: Path
+    """JSONL, `{"stage": …, "input": {…}, "chosen": …, "rejected": …}` a line, as `--preferences` names it."""
+    adapter: Path | None = None
+    """The adapter to start from; None takes what this recipe made without preferences, in `output`."""
+    output: Path | None = None
+    """The folder to write; None writes beside `output`, with `-preferred` at the end of its name."""
+    beta: float = Field(default=0.1, gt=0)
+    """How dear it is to go away from the reference."""
+    loss: Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down"] = "sigmoid"
+    """As TRL calls them; `sigmoid` is DPO itself."""
+    lr: float = Field(default=5e-5, gt=0)
+    """The highest learning rate."""
+    epochs: int = Field(default=1, ge=1)
+    """How often every pair is seen."""
+
+
 class Lora(_Section):
     """The adapter's shape."""
 
@@ -167,6 +195,7 @@ class Recipe(_Section):
     data: Data
     clean: Clean | None = None
     select: Select | None = None
+    preference: Preference | None = None
     lora: Lora = Lora()
     optim: Optim = Optim()
     epochs: int = Field(default=3, ge=1)
@@ -277,4 +306,4 @@ def _set(raw: dict[str, Any], override: str) -> None:
     place[key] = value
 
 
-__all__ = ["Clean", "Data", "Lora", "Optim", "Recipe", "Select", "TaskScore", "load_recipe"]
+__all__ = ["Clean", "Data", "Lora", "Optim", "Preference", "Recipe", "Select", "TaskScore", "load_recipe"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ def make_record(
     checkpoint: ResolvedCheckpoint,
     state: State,
     data: RowSets,
-    chosen: Chosen | None = None,
+    chosen: Chosen | None,
+    facts: Mapping[str, Any],
 ) -> AdapterRecord:
     """Gather all that one should know of a finished run.
 
@@ -36,6 +38,7 @@ def make_record(
         root: the recipe's folder; paths below it are recorded relative to it.
         base: the checkpoint as the stage names it.
         chosen: what was taken of the rows, if not all.
+        facts: what else is to be told of the training.
     """
     known = checkpoint.checkpoint
     best = state.best or 0
@@ -59,6 +62,7 @@ def make_record(
         }
     if chosen is not None:
         training |= {"selected_by": chosen.method, "selected_of": chosen.of, "selected_sha256": chosen.sha256}
+    training |= facts
     return AdapterRecord(
         stage=stage.name,
         base=base,

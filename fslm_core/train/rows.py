@@ -21,6 +21,7 @@ from .progress import Noted, Progress
 from .recipe import Clean, Data, Recipe
 
 _SHOWN = 5
+_EXPECTED = '{"input": {…}, "output": {…}} that fit the stage\'s models'
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,12 @@ class Problems:
         if len(self.first) < _SHOWN:
             self.first.append(f"{path.name}, line {number}: {shorten(text, 200)}")
 
-    def refuse(self, where: str = "the recipe's data") -> None:
+    def refuse(self, where: str = "the recipe's data", expected: str = _EXPECTED) -> None:
         """Raise if there was any problem.
 
         Args:
             where: the rows are, for the error.
+            expected: what a row should be.
 
         Raises:
             TrainError: with the number of problems and the first of them.
@@ -93,7 +95,7 @@ class Problems:
                 f"{self.count} row{'s' * (self.count > 1)} cannot be trained on",
                 where=where,
                 found=shorten("; ".join(self.first), 290),
-                expected='{"input": {…}, "output": {…}} that fit the stage\'s models',
+                expected=expected,
                 hint="mend or drop these rows; nothing was trained",
             )
 

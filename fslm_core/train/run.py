@@ -13,7 +13,7 @@ from ..errors import TrainError
 from ..plugins import PluginHost
 from ..settings import Settings, default
 from .progress import Progress, Working, silent
-from .recipe import load_recipe
+from .recipe import Recipe, load_recipe
 from .rows import read_sets
 
 _MORE_PACKAGES = ("accelerate", "matplotlib")
@@ -90,10 +90,9 @@ def run_recipe(
     from .artefact import refuse_taken, write_curve, write_folder
     from .loop import interruption, write_whole
     from .record import make_record
-    from .select import choose
-    from .tuning import tune
 
-    refuse_taken(recipe.output)
+    output, work = _places(recipe, path)
+    refuse_taken(output)
     data = read_sets(recipe, stage, progress)
     base, root = stage.model.base, path.resolve().parent
     checkpoint = resolve(
@@ -102,33 +101,55 @@ def run_recipe(
         extra=host.checkpoints,
         progress=lambda what, done, total: progress(Working(f"{what} {base}", done, total or 0)),
     )
-    work = root / "runs" / path.stem
+    chosen = None
     with _alone(work):
         try:
-            data, chosen = choose(
-                recipe,
-                stage,
-                data,
-                checkpoint,
-                work.with_name(f"{work.name}.select"),
-                resume=resume,
-                settings=settings.torch,
-                progress=progress,
-            )
-            tuned = tune(recipe, stage, data, checkpoint, work, resume, settings.torch, progress)
+            if recipe.preference is not None:
+                from .prefer import prefer
+
+                tuned = prefer(recipe, stage, data, checkpoint, work, resume, settings.torch, progress)
+            else:
+                from .select import choose
+                from .tuning import tune
+
+                folder = work.with_name(f"{work.name}.select")
+                data, chosen = choose(
+                    recipe, stage, data, checkpoint, folder, resume=resume, settings=settings.torch, progress=progress
+                )
+                tuned = tune(recipe, stage, data, checkpoint, work, resume, settings.torch, progress)
         except KeyboardInterrupt:
             raise interruption(work) from None
     state = tuned.state
     write_curve(work, state.losses, state.scores)
-    if data.cleaned is not None:
-        write_whole(work / "cleaned.json", json.dumps(data.cleaned.plain(), indent=1).encode())
-    if chosen is not None:
-        write_whole(work / "selected.json", json.dumps(chosen.plain(), indent=1).encode())
-    record = make_record(recipe, root, stage, base, checkpoint, state, data, chosen)
-    sha256 = write_folder(recipe.output, model=tuned.model, tensors=tuned.tensors, record=record, curve=work)
+    for name, found in (("cleaned.json", data.cleaned), ("selected.json", chosen)):
+        if found is not None:
+            write_whole(work / name, json.dumps(found.plain(), indent=1).encode())
+    record = make_record(recipe, root, stage, base, checkpoint, state, data, chosen, tuned.facts)
+    sha256 = write_folder(output, model=tuned.model, tensors=tuned.tensors, record=record, curve=work)
     best = state.best or 0
     speed = state.tokens / max(state.seconds, 1e-9)
-    return TrainResult(recipe.output, work, sha256, state.scores[best], best + 1, state.seconds, speed)
+    return TrainResult(output, work, sha256, state.scores[best], best + 1, state.seconds, speed)
+
+
+def _places(recipe: Recipe, path: Path) -> tuple[Path, Path]:
+    """Where the adapter goes, and the folder for checkpoints and the curve.
+
+    Raises:
+        TrainError: preference tuning would write over the adapter that it starts from.
+    """
+    output, work = recipe.output, path.resolve().parent / "runs" / path.stem
+    if (preference := recipe.preference) is None:
+        return output, work
+    start = preference.adapter or output
+    output = preference.output or output.with_name(f"{output.name}-preferred")
+    if output.resolve() == start.resolve():
+        raise TrainError(
+            "preference tuning would write over the adapter that it starts from",
+            where="recipe, preference.output",
+            found=str(output),
+            hint="set preference.output to another folder",
+        )
+    return output, work.with_name(f"{work.name}.preference")
 
 
 def _require_extra() -> None:

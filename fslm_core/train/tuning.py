@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +43,25 @@ _WEIGHTLESS: Any = {
     "notes": True,
     "data": {"train", "select"},
     "clean": True,
+    "preference": {"pairs", "adapter", "output"},
 }
 """Keys of a recipe that leave the weights alone; of files it is the contents that count, of cleaning what stays."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """A finished run: the PEFT model, the best epoch's tensors and the run's state."""
+    """A finished run.
+
+    Attributes:
+        model: the PEFT model.
+        tensors: the best epoch's.
+        facts: for the record, beside what every run has.
+    """
 
     model: Any
     tensors: dict[str, Tensor]
     state: State
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def tune(
@@ -86,13 +94,12 @@ def tune(
         tokens=recipe.optim.batch_tokens,
         draw=draw,
     )
-    digest = _digest(recipe, stage, data, checkpoint)
-    found = _prepare(work, digest, resume, progress)
+    digest = recipe_digest(recipe, stage, data, checkpoint)
+    found = prepare_folder(work, digest, resume, progress)
     state = found[1] if found else State(digest)
     if found:
         progress(Noted(f"going on at step {state.step} of {len(plan.batches)}"))
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    set_threads(settings)
     base = load_base(checkpoint.path, settings)
     model, frozen = add_lora(base, recipe.lora, seed=recipe.seed)
     objective = Objective(model, examples, frozen=frozen)
@@ -103,7 +110,9 @@ def tune(
 
     def score() -> dict[str, float]:
         with as_shipped(model):
-            return judge(base, vocabulary, stage, data.select, prompts, recipe.task_score, told=_scoring(progress))
+            return judge(
+                base, vocabulary, stage, data.select, prompts, recipe.task_score, told=telling_scores(progress)
+            )
 
     run = Run(objective, plan, recipe, state=state, folder=work, judge=score, lengths=lengths, progress=progress)
     run.train(found[0] if found else None)
@@ -127,7 +136,7 @@ def _encoded(
     return examples, [prompt for prompt, _ in select], weights if recipe.data.balance == "sampling" else None
 
 
-def _prepare(work: Path, digest: str, resume: bool, progress: Progress) -> tuple[Path, State] | None:
+def prepare_folder(work: Path, digest: str, resume: bool, progress: Progress) -> tuple[Path, State] | None:
     """Make the run's folder; returns the checkpoint to resume from, if one is wanted and there."""
     found = latest(work) if resume else None
     if found is None:
@@ -145,8 +154,10 @@ def _prepare(work: Path, digest: str, resume: bool, progress: Progress) -> tuple
     return found
 
 
-def _digest(recipe: Recipe, stage: Stage[BaseModel, BaseModel], data: RowSets, checkpoint: ResolvedCheckpoint) -> str:
-    """Hash of all that the trained weights and the choice among them depend on."""
+def recipe_digest(
+    recipe: Recipe, stage: Stage[BaseModel, BaseModel], data: RowSets, checkpoint: ResolvedCheckpoint, *more: str
+) -> str:
+    """Hash of all that the trained weights and the choice among them depend on; ``more`` is what else they do."""
     plain = recipe.model_dump(mode="json", exclude=_WEIGHTLESS)
     parts = [
         json.dumps({key: value for key, value in plain.items() if value is not None}, sort_keys=True),
@@ -159,6 +170,7 @@ def _digest(recipe: Recipe, stage: Stage[BaseModel, BaseModel], data: RowSets, c
         parts.append(json.dumps(data.cleaned.kept))
     if data.chosen is not None:
         parts.append(data.chosen)
+    parts += more
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -177,7 +189,15 @@ def _estimate(objective: Objective, plan: Plan, state: State, selected: int) -> 
     return Estimated(reading + training + scoring, len(objective.examples), len(plan.batches), speed)
 
 
-def _scoring(progress: Progress) -> Any:
+def set_threads(settings: TorchSettings) -> None:
+    """Have torch use as many threads as the settings say."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+
+
+def telling_scores(progress: Progress) -> Callable[[int, int], None]:
+    """Tells how far scoring is, and leaves it when Ctrl-C was pressed."""
+
     def told(done: int, total: int) -> None:
         progress(Working("scoring", done, total))
         stop_if_asked()
@@ -185,4 +205,4 @@ def _scoring(progress: Progress) -> Any:
     return told
 
 
-__all__ = ["Tuned", "tune"]
+__all__ = ["Tuned", "prepare_folder", "recipe_digest", "set_threads", "telling_scores", "tune"]
