@@ -29,6 +29,8 @@ from .objective import Objective
 from .plan import Plan
 from .progress import Judged, Progress, Saved, Stepped
 from .recipe import Recipe
+from .stable import FILE as STABLE
+from .stable import Stable, stable_bytes
 
 MARK = "fslm.json"
 BEST = "best.safetensors"
@@ -110,6 +112,8 @@ class Run:
         folder: where checkpoints, the best adapter and logs go.
         judge: scores the model as it stands.
         lengths: tokens of each row, for the speed told.
+        base: SHA-256 of the base, under which the end of a stable phase is kept; None keeps none.
+        start: the end of another run's stable phase, to go on from; there is no warm-up then.
     """
 
     def __init__(
@@ -123,7 +127,11 @@ class Run:
         judge: Callable[[], dict[str, float]],
         lengths: Sequence[int],
         progress: Progress,
+        base: str | None = None,
+        start: Stable | None = None,
     ) -> None:
+        self.base = base
+        self.start = start
         self.objective = objective
         self.plan = plan
         self.recipe = recipe
@@ -169,6 +177,7 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """Arguments of any ``TrainingArguments``."""
         optim, steps = self.recipe.optim, len(self.plan.batches)
+        warmup = max(1, round(optim.warmup * steps)) if self.start is None else 0
         names = {"linear": "linear", "cosine": "cosine", "wsd": "warmup_stable_decay"}
         return {
             "output_dir": str(self.folder),
@@ -177,7 +186,7 @@ class Run:
             "learning_rate": optim.lr,
             "lr_scheduler_type": names[optim.schedule],
             "lr_scheduler_kwargs": {"num_decay_steps": round(optim.decay * steps)} if optim.schedule == "wsd" else None,
-            "warmup_steps": max(1, round(optim.warmup * steps)),
+            "warmup_steps": warmup,
             "weight_decay": optim.weight_decay,
             "max_grad_norm": optim.grad_clip,
             "optim": "adamw_torch",
@@ -205,6 +214,19 @@ class Run:
         steps = len(self.plan.batches)
         left = (steps - state.step) * state.seconds / state.step
         self._progress(Stepped(state.step, steps, epoch, loss, lr, state.tokens / max(state.seconds, 1e-9), left))
+
+    def begun(self, optimizer: Any) -> None:
+        """Give a new run's optimiser what it goes on from."""
+        if self.start is not None and self.state.step == 0:
+            self.start.into_optimizer(self.objective.model, optimizer)
+
+    def keep_stable(self, optimizer: Any) -> None:
+        """Write where the run stands if its stable phase has just ended."""
+        optim, steps = self.recipe.optim, len(self.plan.batches)
+        ended = self.state.step == steps - round(optim.decay * steps)
+        if self.base is not None and optim.schedule == "wsd" and ended:
+            raw = stable_bytes(self.objective.model, optimizer, self.recipe, self.base, self.state.step)
+            write_whole(self.folder / STABLE, raw)
 
     def saved(self) -> None:
         """Make the checkpoint just written count, and drop older ones."""
@@ -253,13 +275,17 @@ class _Watch(TrainerCallback):
         self._saved = time.monotonic()
         self.trainer: Any = None
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._run.begun(kwargs["optimizer"])
+
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._begun = time.monotonic()
         self._lr = float(kwargs["optimizer"].param_groups[0]["lr"])
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         assert self.trainer is not None
         self._run.stepped(self.trainer.last_loss, self._lr, time.monotonic() - self._begun)
+        self._run.keep_stable(kwargs["optimizer"])
         due = time.monotonic() - self._saved > 60 * self._run.recipe.checkpoint_minutes
         stop = self._interrupted.is_set()
         control.should_save = due or stop or self._run.to_judge

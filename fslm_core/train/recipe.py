@@ -24,6 +24,7 @@ _PATHS = (
     ("data", "train"),
     ("data", "select"),
     ("clean", "evaluation"),
+    ("continued", "run"),
     *(("preference", name) for name in ("pairs", "adapter", "output")),
     ("output",),
 )
@@ -140,6 +141,17 @@ class Preference(_Section):
     """How often every pair is seen."""
 
 
+class Continued(_Section):
+    """Goes on from the end of another run's stable phase (`optim.schedule = "wsd"`), with other rows.
+
+    Weights and AdamW's moments are those of that moment; the rate stays at its highest, without a warm-up, and falls in
+    the last share `optim.decay` of the steps. Stage, base, `lora` and `optim.lr` have to be those of that run.
+    """
+
+    run: Path
+    """That run's folder, `runs/NAME` beside its recipe."""
+
+
 class Lora(_Section):
     """The adapter's shape."""
 
@@ -161,7 +173,7 @@ class Optim(_Section):
     lr: float = Field(default=1e-3, gt=0)
     """The highest learning rate."""
     schedule: Literal["linear", "cosine", "wsd"] = "wsd"
-    """What follows the warm-up: straight down, a cosine down, or `wsd`: stay, then straight down."""
+    """What follows the warm-up: straight down, a cosine down, or `wsd`: stay, then a cosine down."""
     warmup: Fraction = 0.05
     """Share of all steps in which the rate rises."""
     decay: Fraction = 0.3
@@ -195,6 +207,7 @@ class Recipe(_Section):
     data: Data
     clean: Clean | None = None
     select: Select | None = None
+    continued: Continued | None = None
     preference: Preference | None = None
     lora: Lora = Lora()
     optim: Optim = Optim()
@@ -306,4 +319,4 @@ def _set(raw: dict[str, Any], override: str) -> None:
     place[key] = value
 
 
-__all__ = ["Clean", "Data", "Lora", "Optim", "Preference", "Recipe", "Select", "TaskScore", "load_recipe"]
+__all__ = ["Clean", "Continued", "Data", "Lora", "Optim", "Preference", "Recipe", "Select", "TaskScore", "load_recipe"]

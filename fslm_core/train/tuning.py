@@ -30,6 +30,7 @@ from .plan import Plan, make_plan, sorted_batches
 from .progress import Estimated, Noted, Progress, Working
 from .recipe import Recipe
 from .rows import Problems, Row, RowSets, class_weights
+from .stable import read_stable
 
 _SCORING = 0.6
 """What decoding a row costs, as a part of a training step on it; an estimate only."""
@@ -43,6 +44,7 @@ _WEIGHTLESS: Any = {
     "notes": True,
     "data": {"train", "select"},
     "clean": True,
+    "continued": True,
     "preference": {"pairs", "adapter", "output"},
 }
 """Keys of a recipe that leave the weights alone; of files it is the contents that count, of cleaning what stays."""
@@ -84,7 +86,7 @@ def tune(
         TrainInterrupted: Ctrl-C.
     """
     vocabulary = Vocabulary(checkpoint.path)
-    examples, prompts, draw = _encoded(recipe, stage, data, vocabulary, progress)
+    examples, prompts, draw = encoded(recipe, stage, data, vocabulary, progress)
     lengths = [len(example) for example in examples]
     plan = make_plan(
         lengths,
@@ -94,7 +96,8 @@ def tune(
         tokens=recipe.optim.batch_tokens,
         draw=draw,
     )
-    digest = recipe_digest(recipe, stage, data, checkpoint)
+    start = read_stable(recipe.continued.run, recipe, checkpoint.sha256) if recipe.continued is not None else None
+    digest = recipe_digest(recipe, stage, data, checkpoint, *([start.sha256] if start else []))
     found = prepare_folder(work, digest, resume, progress)
     state = found[1] if found else State(digest)
     if found:
@@ -102,6 +105,9 @@ def tune(
     set_threads(settings)
     base = load_base(checkpoint.path, settings)
     model, frozen = add_lora(base, recipe.lora, seed=recipe.seed)
+    if start is not None:
+        start.into(model)
+        progress(Noted(f"going on from the stable phase of another run, at its step {start.step}"))
     objective = Objective(model, examples, frozen=frozen)
     if state.step < len(plan.batches):
         progress(_estimate(objective, plan, state, len(prompts)))
@@ -114,12 +120,24 @@ def tune(
                 base, vocabulary, stage, data.select, prompts, recipe.task_score, told=telling_scores(progress)
             )
 
-    run = Run(objective, plan, recipe, state=state, folder=work, judge=score, lengths=lengths, progress=progress)
+    run = Run(
+        objective,
+        plan,
+        recipe,
+        state=state,
+        folder=work,
+        judge=score,
+        lengths=lengths,
+        progress=progress,
+        base=checkpoint.sha256,
+        start=start,
+    )
     run.train(found[0] if found else None)
-    return Tuned(model, load_file(work / BEST), state)
+    facts = {} if start is None else {"continued_at_step": start.step, "continued_sha256": start.sha256}
+    return Tuned(model, load_file(work / BEST), state, facts)
 
 
-def _encoded(
+def encoded(
     recipe: Recipe, stage: Stage[BaseModel, BaseModel], data: RowSets, vocabulary: Vocabulary, progress: Progress
 ) -> tuple[list[Example], list[Ids], list[float] | None]:
     """Training rows as examples, selection rows as prompts, and the weights to draw rows by, if any."""
@@ -205,4 +223,4 @@ def telling_scores(progress: Progress) -> Callable[[int, int], None]:
     return told
 
 
-__all__ = ["Tuned", "prepare_folder", "recipe_digest", "set_threads", "telling_scores", "tune"]
+__all__ = ["Tuned", "encoded", "prepare_folder", "recipe_digest", "set_threads", "telling_scores", "tune"]
