@@ -208,7 +208,8 @@ def _type(annotation: Any) -> str:
         annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
     )
     text = re.sub(r"typing\.Annotated\[(tuple\[.*?\]), <[^>]*>\]", r"\1", text)
-    text = re.sub(r"\b(typing|pathlib|pydantic.types)\.", "", text).replace("tuple[str, ...]", "list[str]")
+    text = re.sub(r"\b(typing|pathlib|pydantic.types)\.", "", text)
+    text = re.sub(r"tuple\[(\w+), \.\.\.\]", r"list[\1]", text)
     return re.sub(r"^Optional\[(.*)\]$", r"\1 | None", text)
 
 

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ..data import Options, Prepared, Reading, Target, parse_mapping
+from ..data import Cleaned, Options, Prepared, Reading, Rules, Target, clean_file, parse_mapping
 from ..data import prepare as prepare_rows
+from ..data.cleaning import Duplicates
 from ..data.labels import Handling
+from ..data.leaks import OVERLAP, WORDS
 from ..errors import UsageError
 from . import screen
 from .session import Session, session_of
@@ -91,6 +93,47 @@ def prepare(
     if done.problem is not None:
         raise done.problem
     screen.say("nothing was written" if done.out is None else f"rows and report: {done.out}")
+
+
+@app.command("clean")
+def clean_rows(
+    rows: Annotated[Path, typer.Argument(metavar="ROWS.jsonl", help="Rows to train on.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where the rows that stay go; else nowhere.")
+    ] = None,
+    evaluation: Annotated[
+        list[Path] | None,
+        typer.Option("--evaluation", "-e", metavar="FILE", help="Rows to be scored by, in a table of any kind."),
+    ] = None,
+    duplicates: Annotated[Duplicates, typer.Option(help="Which rows go for an earlier one.")] = "equal",
+    near: Annotated[float, typer.Option(min=0.5, max=1.0, help="Inputs at least so similar are near.")] = 0.9,
+    words: Annotated[int, typer.Option(min=2, help="How many words make a run.")] = WORDS,
+    overlap: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="The share of an evaluation row's runs that gives it away.")
+    ] = OVERLAP,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Leave out rows that repeat others, or give away rows to be scored by.
+
+    Every row that goes is listed with its reason: the earlier row it repeats, or the evaluation row that it holds at
+    least --overlap of, measured in runs of --words words.
+    """
+    made = clean_file(rows, out, Rules(duplicates, near, tuple(evaluation or ()), words, overlap))
+    if as_json:
+        screen.result(screen.as_json(made.plain()))
+    else:
+        _show_cleaned(made)
+    screen.say("nothing was written" if out is None else f"{len(made.kept):,} rows: {out}")
+
+
+def _show_cleaned(made: Cleaned) -> None:
+    for leak in made.leaks:
+        screen.result(screen.clean(f"line {leak.line} gives away {leak.share:.0%} of {leak.path.name}, line {leak.of}"))
+    for repeat in made.repeats:
+        how = "repeats" if repeat.similarity == 1 else f"is {repeat.similarity:.0%} like"
+        screen.result(f"line {repeat.line} {how} line {repeat.of}")
+    for name, count in made.given_away.items():
+        screen.say(f"rows of {name} that are given away: {count:,}")
 
 
 def _target(session: Session, stage: str | None, stack: str | None, input: list[str], output: list[str]) -> Target:

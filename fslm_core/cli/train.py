@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,16 +34,24 @@ def train(
             "--set", metavar="KEY=VALUE", help="Replace one value of the recipe, as in --set data.train=rows.jsonl."
         ),
     ] = None,
+    preferences: Annotated[
+        Path | None,
+        typer.Option("--preferences", metavar="PAIRS.jsonl", help="Train the adapter further by these pairs (DPO)."),
+    ] = None,
 ) -> None:
     """Train one stage by a recipe; prints the adapter's folder.
 
-    Ctrl-C saves a checkpoint, from which --resume goes on.
+    Ctrl-C saves a checkpoint, from which --resume goes on. With --preferences the adapter that the recipe made before
+    is trained further, and the new one is written beside it.
     """
     session = session_of(ctx)
+    given = list(overrides or ())
+    if preferences is not None:
+        given.append(f"preference.pairs={json.dumps(str(preferences))}")
     with Display() as display:
         made = run_recipe(
             recipe,
-            overrides=overrides or (),
+            overrides=given,
             resume=resume,
             settings=session.settings,
             host=session.host,

@@ -75,7 +75,7 @@ def label_of(row: Row, name: str) -> str:
 
 def text_of(row: Row) -> str:
     """All texts of a row's input, a line each; other values as JSON."""
-    return "\n".join(_texts(row.input))
+    return "\n".join(texts_in(row.input))
 
 
 def conflicts_among(
@@ -119,17 +119,18 @@ def _few(rows: Sequence[Row], name: str) -> bool:
     return scalar and len(values) <= min(_MOST, len(rows) // 2)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_in(value: Any) -> Iterator[str]:
+    """All texts in JSON data, from top to bottom; other values but null as JSON."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for part in value.values():
-            yield from _texts(part)
+            yield from texts_in(part)
     elif isinstance(value, list):
         for part in value:
-            yield from _texts(part)
+            yield from texts_in(part)
     elif value is not None:
         yield json_line(value)
 
 
-__all__ = ["HANDLINGS", "Conflict", "Handling", "choose_targets", "conflicts_among", "label_of", "text_of"]
+__all__ = ["HANDLINGS", "Conflict", "Handling", "choose_targets", "conflicts_among", "label_of", "text_of", "texts_in"]

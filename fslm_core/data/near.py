@@ -12,7 +12,7 @@ import math
 import re
 from array import array
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import combinations
 from unicodedata import normalize
@@ -96,6 +96,25 @@ def join_near(clusters: Clusters, forms: Sequence[str], threshold: float) -> Non
         threshold: at least 0.5, at most 1.
     """
     clusters.join_equal(forms)
+    for one, other, _ in near_pairs(forms, threshold, skip=lambda a, b: clusters.of(a) == clusters.of(b)):
+        clusters.join(one, other)
+
+
+def near_pairs(
+    forms: Sequence[str], threshold: float, *, skip: Callable[[int, int], bool] = lambda one, other: False
+) -> Iterator[tuple[int, int, float]]:
+    """Every pair of different texts whose :func:`similarity` is at least ``threshold``, and that similarity.
+
+    Equal texts are one, known by the place of the first; the smaller place of a pair comes first.
+
+    Args:
+        forms: the texts in :func:`near_form`.
+        threshold: at least 0.5; of 1 or more there are no pairs.
+        skip: pairs that need not be looked at; asked as the pairs are taken.
+
+    >>> list(near_pairs(["please cancel my order", "hello", "please cancel my orders"], 0.9))
+    [(0, 2, 0.9333333333333333)]
+    """
     if threshold >= 1:
         return
     first: dict[str, int] = {}
@@ -109,9 +128,9 @@ def join_near(clusters: Clusters, forms: Sequence[str], threshold: float) -> Non
         for other in index.candidates(ranks):
             if (mine & ~bits[other]).bit_count() <= most:
                 near = sets[other][1]
-                one, two = first[form], first[near]
-                if clusters.of(one) != clusters.of(two) and similarity(form, near) >= threshold:
-                    clusters.join(one, two)
+                one, two = sorted((first[form], first[near]))
+                if not skip(one, two) and (alike := similarity(form, near)) >= threshold:
+                    yield one, two, alike
         bits.append(mine)
         index.add(number, ranks)
 
@@ -190,4 +209,4 @@ def _least(share: float, size: int) -> int:
     return max(1, math.ceil(share * size - 1e-9))
 
 
-__all__ = ["Clusters", "join_near", "near_form", "same_form", "similarity", "trigrams"]
+__all__ = ["Clusters", "join_near", "near_form", "near_pairs", "same_form", "similarity", "trigrams"]

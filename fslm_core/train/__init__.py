@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .pairs import Pair, Pairs, read_pairs, write_pairs
 from .progress import Estimated, Event, Judged, Noted, Progress, Saved, Stepped, Working, silent
 from .recipe import Recipe, load_recipe
 from .run import TrainResult, probe_stage, run_recipe, train_stage
@@ -11,6 +12,8 @@ __all__ = [
     "Event",
     "Judged",
     "Noted",
+    "Pair",
+    "Pairs",
     "Progress",
     "Recipe",
     "Saved",
@@ -19,7 +22,9 @@ __all__ = [
     "Working",
     "load_recipe",
     "probe_stage",
+    "read_pairs",
     "run_recipe",
     "silent",
     "train_stage",
+    "write_pairs",
 ]

@@ -12,6 +12,7 @@ from ..schema import dumps, plain_data
 from ..stage import Stage
 from ..store import Label
 from .collecting import THERE, Collected, New, text_of
+from .pairs import pair_line
 from .rows import Problems, Row, read_rows
 
 
@@ -82,9 +83,7 @@ class Joined:
         found: dict[str, Label] = {}
         for new in self.made.by_input.values():
             if new.rejected is not None:
-                prompt = "\n\n".join(text for _, text in stage.render(new.row.input).turns)
-                pair = {"prompt": prompt, "chosen": new.row.target, "rejected": new.rejected}
-                found.setdefault(dumps(pair), new.label)
+                found.setdefault(pair_line(stage, new.row, new.rejected), new.label)
         return dict(sorted(found.items(), key=lambda item: item[1].when))
 
     def lineage(self, pairs: Mapping[str, Label]) -> dict[str, Any]:

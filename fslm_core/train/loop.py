@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +30,8 @@ from .objective import Objective
 from .plan import Plan
 from .progress import Judged, Progress, Saved, Stepped
 from .recipe import Recipe
+from .stable import FILE as STABLE
+from .stable import Stable, stable_bytes
 
 MARK = "fslm.json"
 BEST = "best.safetensors"
@@ -81,9 +83,7 @@ class _Trainer(Trainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
         loss = self._objective.loss(inputs["rows"])
-        self.last_loss = float(loss.detach())
-        if not math.isfinite(self.last_loss):
-            raise _diverged(f"step {self.state.global_step + 1}", f"a loss of {self.last_loss}")
+        self.last_loss = finite(loss)
         return loss
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -102,18 +102,33 @@ class _Trainer(Trainer):
         return 0
 
 
+class Trained(Protocol):
+    """What a run trains."""
+
+    @property
+    def model(self) -> Any:
+        """The PEFT model."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+
+
 class Run:
     """One training run, new or resumed.
 
     Args:
+        objective: what is trained; unless :meth:`make_trainer` says otherwise, an :class:`Objective`.
         folder: where checkpoints, the best adapter and logs go.
         judge: scores the model as it stands.
         lengths: tokens of each row, for the speed told.
+        base: SHA-256 of the base, under which the end of a stable phase is kept; None keeps none.
+        start: the end of another run's stable phase, to go on from; there is no warm-up then.
     """
 
     def __init__(
         self,
-        objective: Objective,
+        objective: Trained,
         plan: Plan,
         recipe: Recipe,
         *,
@@ -122,7 +137,11 @@ class Run:
         judge: Callable[[], dict[str, float]],
         lengths: Sequence[int],
         progress: Progress,
+        base: str | None = None,
+        start: Stable | None = None,
     ) -> None:
+        self.base = base
+        self.start = start
         self.objective = objective
         self.plan = plan
         self.recipe = recipe
@@ -144,7 +163,7 @@ class Run:
             if self.state.step == len(self.plan.batches):
                 return
             watch = _Watch(self, interrupted)
-            trainer = _Trainer(self.objective, self.plan, args=self._arguments(), callbacks=[watch])
+            trainer = self.make_trainer([watch])
             watch.trainer = trainer
             trainer.pop_callback(PrinterCallback)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -160,29 +179,36 @@ class Run:
         except Stopped:
             raise interruption(self.folder) from None
 
-    def _arguments(self) -> TrainingArguments:
+    def make_trainer(self, callbacks: list[Any]) -> Any:
+        """The trainer of the whole plan; its ``last_loss`` is that of the newest step."""
+        assert isinstance(self.objective, Objective)
+        return _Trainer(self.objective, self.plan, args=TrainingArguments(**self.settings()), callbacks=callbacks)
+
+    def settings(self) -> dict[str, Any]:
+        """Arguments of any ``TrainingArguments``."""
         optim, steps = self.recipe.optim, len(self.plan.batches)
+        warmup = max(1, round(optim.warmup * steps)) if self.start is None else 0
         names = {"linear": "linear", "cosine": "cosine", "wsd": "warmup_stable_decay"}
-        return TrainingArguments(
-            output_dir=str(self.folder),
-            num_train_epochs=1,
-            per_device_train_batch_size=1,
-            learning_rate=optim.lr,
-            lr_scheduler_type=names[optim.schedule],
-            lr_scheduler_kwargs={"num_decay_steps": round(optim.decay * steps)} if optim.schedule == "wsd" else None,
-            warmup_steps=max(1, round(optim.warmup * steps)),
-            weight_decay=optim.weight_decay,
-            max_grad_norm=optim.grad_clip,
-            optim="adamw_torch",
-            seed=self.recipe.seed,
-            use_cpu=self.objective.device.type == "cpu",
-            save_strategy="no",
-            logging_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-        )
+        return {
+            "output_dir": str(self.folder),
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": 1,
+            "learning_rate": optim.lr,
+            "lr_scheduler_type": names[optim.schedule],
+            "lr_scheduler_kwargs": {"num_decay_steps": round(optim.decay * steps)} if optim.schedule == "wsd" else None,
+            "warmup_steps": warmup,
+            "weight_decay": optim.weight_decay,
+            "max_grad_norm": optim.grad_clip,
+            "optim": "adamw_torch",
+            "seed": self.recipe.seed,
+            "use_cpu": self.objective.device.type == "cpu",
+            "save_strategy": "no",
+            "logging_strategy": "no",
+            "report_to": [],
+            "disable_tqdm": True,
+            "remove_unused_columns": False,
+            "dataloader_pin_memory": False,
+        }
 
     # What the watch calls, in this order.
 
@@ -198,6 +224,19 @@ class Run:
         steps = len(self.plan.batches)
         left = (steps - state.step) * state.seconds / state.step
         self._progress(Stepped(state.step, steps, epoch, loss, lr, state.tokens / max(state.seconds, 1e-9), left))
+
+    def begun(self, optimizer: Any) -> None:
+        """Give a new run's optimiser what it goes on from."""
+        if self.start is not None and self.state.step == 0:
+            self.start.into_optimizer(self.objective.model, optimizer)
+
+    def keep_stable(self, optimizer: Any) -> None:
+        """Write where the run stands if its stable phase has just ended."""
+        optim, steps = self.recipe.optim, len(self.plan.batches)
+        ended = self.state.step == steps - round(optim.decay * steps)
+        if self.base is not None and optim.schedule == "wsd" and ended:
+            raw = stable_bytes(self.objective.model, optimizer, self.recipe, self.base, self.state.step)
+            write_whole(self.folder / STABLE, raw)
 
     def saved(self) -> None:
         """Make the checkpoint just written count, and drop older ones."""
@@ -244,7 +283,7 @@ def _diverged(where: str, found: str) -> TrainError:
         "training has led to what is no number",
         where=where,
         found=found,
-        hint="set a lower optim.lr or optim.grad_clip",
+        hint="set a lower learning rate or optim.grad_clip; if that does not help, look whether the base is sound",
     )
 
 
@@ -270,15 +309,19 @@ class _Watch(TrainerCallback):
         self._begun = 0.0
         self._lr = 0.0
         self._saved = time.monotonic()
-        self.trainer: _Trainer | None = None
+        self.trainer: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._run.begun(kwargs["optimizer"])
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._begun = time.monotonic()
         self._lr = float(kwargs["optimizer"].param_groups[0]["lr"])
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         assert self.trainer is not None
         self._run.stepped(self.trainer.last_loss, self._lr, time.monotonic() - self._begun)
+        self._run.keep_stable(kwargs["optimizer"])
         due = time.monotonic() - self._saved > 60 * self._run.recipe.checkpoint_minutes
         stop = self._interrupted.is_set()
         control.should_save = due or stop or self._run.to_judge
@@ -295,6 +338,18 @@ class _Watch(TrainerCallback):
 
 class Stopped(Exception):
     """Raised in the middle of a judgement when Ctrl-C was pressed; the checkpoint before it stands."""
+
+
+def finite(loss: torch.Tensor) -> float:
+    """The loss of a step, which goes no further if it is not a number.
+
+    Raises:
+        TrainError: it is not.
+    """
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise _diverged("the loss", str(value))
+    return value
 
 
 _flag = threading.Event()
@@ -371,4 +426,4 @@ def write_whole(path: Path, raw: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-__all__ = ["BEST", "Run", "State", "Stopped", "interruption", "latest", "stop_if_asked", "write_whole"]
+__all__ = ["BEST", "Run", "State", "Stopped", "finite", "interruption", "latest", "stop_if_asked", "write_whole"]

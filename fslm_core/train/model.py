@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..adapter import WEIGHTS, AdapterInfo
-from ..errors import TrainError
+from ..errors import TrainError, shorten
 from ..settings import TorchSettings
 from .recipe import Lora
 
@@ -120,6 +120,26 @@ _SCALES = ("lora_alpha", "use_rslora", "use_dora")
 """What makes other outputs of the same tensors."""
 
 
+def load_lora(base: Any, folder: Path) -> Any:
+    """Put a LoRA that lies in a folder on the base, to be trained further: the PEFT model, the LoRA in float32.
+
+    Raises:
+        TrainError: it does not fit the base.
+    """
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # as in add_lora
+        try:
+            return PeftModel.from_pretrained(base, str(folder), is_trainable=True)
+        except (ValueError, RuntimeError) as error:
+            raise TrainError(
+                f"the adapter does not fit the base: {shorten(str(error), 200)}",
+                where=str(folder),
+                hint="name an adapter that was trained on this base",
+            ) from None
+
+
 def lora_tensors(model: Any) -> dict[str, Tensor]:
     """The adapter's tensors by the names PEFT saves them under, in float32, on the CPU."""
     from peft import get_peft_model_state_dict
@@ -176,4 +196,13 @@ def write_adapter(model: Any, tensors: dict[str, Tensor], folder: Path) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-__all__ = ["add_lora", "as_shipped", "begin_with", "load_base", "lora_tensors", "put_tensors", "write_adapter"]
+__all__ = [
+    "add_lora",
+    "as_shipped",
+    "begin_with",
+    "load_base",
+    "load_lora",
+    "lora_tensors",
+    "put_tensors",
+    "write_adapter",
+]

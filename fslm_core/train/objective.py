@@ -118,6 +118,15 @@ class Objective:
         each = functional.cross_entropy(logits, labels, reduction="none")
         return (each * weights).sum() / weights.sum()
 
+    @torch.no_grad()
+    def row_losses(self, rows: Sequence[int]) -> list[float]:
+        """Return each row's own loss: the mean over its target tokens, whatever the row's weight."""
+        places, labels, _ = self._targets(rows)
+        with self._quick():
+            logits = self._logits(rows, places)
+        each = functional.cross_entropy(logits.float(), labels, reduction="none")
+        return [float(part.mean()) for part in each.split([len(self.examples[row].target) for row in rows])]
+
     @contextmanager
     def _quick(self) -> Iterator[None]:
         """On a CPU: attention by :func:`attending`; on a base in bfloat16 the adapter is multiplied in bfloat16 too."""

@@ -14,13 +14,24 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ..data.cleaning import Duplicates
+from ..data.leaks import OVERLAP, WORDS
 from ..errors import TrainError
 from ..settings import no_nul
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Paths = Sequence[tuple[str, ...]]
 R = TypeVar("R", bound=BaseModel)
-_PATHS: Paths = (("data", "train"), ("data", "select"), ("lora", "start"), ("output",))
+_PATHS: Paths = (
+    ("data", "train"),
+    ("data", "select"),
+    ("lora", "start"),
+    ("clean", "evaluation"),
+    ("continued", "run"),
+    *(("preference", name) for name in ("pairs", "adapter", "output")),
+    ("output",),
+)
+"""Keys that hold a path, or a list of paths."""
 _LARGEST_RANK = 8
 
 
@@ -63,6 +74,87 @@ class Data(_Section):
         return self
 
 
+class Clean(_Section):
+    """What goes from the rows to train on; without this section, nothing. `fslm data clean` tells what would go."""
+
+    duplicates: Duplicates = "equal"
+    """`equal` rows, or rows `near` an earlier one with the same output; `keep` keeps all."""
+    near: float = Field(default=0.9, ge=0.5, le=1)
+    """The least similarity of inputs that are near each other."""
+    evaluation: tuple[Path, ...] = ()
+    """Files of rows to be scored by; training rows that give one away go."""
+    words: int = Field(default=WORDS, ge=2)
+    """How many words make a run."""
+    overlap: float = Field(default=OVERLAP, gt=0, le=1)
+    """The share of an evaluation row's runs that gives it away when they are in one training row."""
+
+
+class Select(_Section):
+    """Trains on a part of the rows: `s2l` takes it evenly from clusters of rows that a short reference run learns
+    alike, `random` by chance. Not to be confused with `data.select`, the rows an epoch is scored on.
+    """
+
+    method: Literal["s2l", "random"] = "s2l"
+    """`s2l` needs scikit-learn, which comes with `fslm-core[eval]`."""
+    share: float | None = Field(default=None, ge=0, le=1)
+    """How large the part is."""
+    rows: int | None = Field(default=None, ge=1)
+    """How many rows it has, in place of `share`; all where there are fewer."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    """Decides the reference run, the clusters and the draw."""
+    clusters: int = Field(default=100, ge=1)
+    """Into how many clusters trajectories fall."""
+    moments: int = Field(default=6, ge=1)
+    """At how many moments of the reference run each row's loss is taken."""
+    epochs: int = Field(default=2, ge=1)
+    """Of the reference run."""
+    layers: int = Field(default=4, ge=1)
+    """The reference adapts so many of the topmost layers."""
+    rank: int = Field(default=4, ge=1, le=_LARGEST_RANK)
+    """Of the reference's adapter."""
+    lr: float | None = Field(default=None, gt=0)
+    """Of the reference run; None takes that of `optim`."""
+
+    @model_validator(mode="after")
+    def _says_how_much(self) -> Select:
+        if (self.share is None) == (self.rows is None):
+            raise ValueError("say how much to select: share or rows, one of them")
+        return self
+
+
+class Preference(_Section):
+    """Trains an adapter further by direct preference optimisation (DPO); `optim` holds but for its `lr`.
+
+    The reference is the adapter that it starts from. The selection rows of `data` score each epoch, as before.
+    """
+
+    pairs: Path
+    """JSONL, `{"stage": …, "input": {…}, "chosen": …, "rejected": …}` a line, as `--preferences` names it."""
+    adapter: Path | None = None
+    """The adapter to start from; None takes what this recipe made without preferences, in `output`."""
+    output: Path | None = None
+    """The folder to write; None writes beside `output`, with `-preferred` at the end of its name."""
+    beta: float = Field(default=0.1, gt=0)
+    """How dear it is to go away from the reference."""
+    loss: Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down"] = "sigmoid"
+    """As TRL calls them; `sigmoid` is DPO itself."""
+    lr: float = Field(default=5e-5, gt=0)
+    """The highest learning rate."""
+    epochs: int = Field(default=1, ge=1)
+    """How often every pair is seen."""
+
+
+class Continued(_Section):
+    """Goes on from the end of another run's stable phase (`optim.schedule = "wsd"`), with other rows.
+
+    Weights and AdamW's moments are those of that moment; the rate stays at its highest, without a warm-up, and falls in
+    the last share `optim.decay` of the steps. Stage, base, `lora` and `optim.lr` have to be those of that run.
+    """
+
+    run: Path
+    """That run's folder, `runs/NAME` beside its recipe."""
+
+
 class Lora(_Section):
     """The adapter's shape."""
 
@@ -86,7 +178,7 @@ class Optim(_Section):
     lr: float = Field(default=1e-3, gt=0)
     """The highest learning rate."""
     schedule: Literal["linear", "cosine", "wsd"] = "wsd"
-    """What follows the warm-up: straight down, a cosine down, or `wsd`: stay, then straight down."""
+    """What follows the warm-up: straight down, a cosine down, or `wsd`: stay, then a cosine down."""
     warmup: Fraction = 0.05
     """Share of all steps in which the rate rises."""
     decay: Fraction = 0.3
@@ -118,6 +210,10 @@ class Recipe(_Section):
     output: Path
     """The adapter folder to write; an adapter that lies there is replaced when the new one is whole."""
     data: Data
+    clean: Clean | None = None
+    select: Select | None = None
+    continued: Continued | None = None
+    preference: Preference | None = None
     lora: Lora = Lora()
     optim: Optim = Optim()
     epochs: int = Field(default=3, ge=1)
@@ -134,6 +230,13 @@ class Recipe(_Section):
     """Text for the model card."""
     task_score: TaskScore = TaskScore()
 
+    @model_validator(mode="after")
+    def _begins_once(self) -> Recipe:
+        given = {"lora.start": self.lora.start, "continued": self.continued, "preference": self.preference}
+        if len(named := [name for name, value in given.items() if value is not None]) > 1:
+            raise ValueError(f"{' and '.join(named)} say differently what training begins with: leave one")
+        return self
+
     def plain(self, root: Path) -> dict[str, Any]:
         """The recipe as JSON data for the record.
 
@@ -141,12 +244,16 @@ class Recipe(_Section):
         """
         data = self.model_dump(mode="json", exclude_none=True)
         for *sections, key in _PATHS:
-            place = data[sections[0]] if sections else data
+            place = data.get(sections[0], {}) if sections else data
             if key in place:
-                path = Path(place[key])
-                near = path.is_relative_to(root.parent)
-                place[key] = Path(os.path.relpath(path, root)).as_posix() if near else path.name
+                given = place[key]
+                place[key] = [_shown(path, root) for path in given] if isinstance(given, list) else _shown(given, root)
         return data
+
+
+def _shown(given: str, root: Path) -> str:
+    path = Path(given)
+    return Path(os.path.relpath(path, root)).as_posix() if path.is_relative_to(root.parent) else path.name
 
 
 def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
@@ -219,8 +326,11 @@ def _resolve_paths(raw: Mapping[str, Any], paths: Paths, folder: Path) -> None:
         place: Any = raw
         for section in sections:
             place = place.get(section) if isinstance(place, dict) else None
-        if isinstance(place, dict) and isinstance(place.get(key), str):
-            place[key] = os.path.normpath(folder / place[key])
+        given = place.get(key) if isinstance(place, dict) else None
+        if isinstance(given, str):
+            place[key] = os.path.normpath(folder / given)
+        elif isinstance(given, list):
+            place[key] = [os.path.normpath(folder / path) if isinstance(path, str) else path for path in given]
 
 
 def _set(raw: dict[str, Any], override: str) -> None:
@@ -250,4 +360,18 @@ def _set(raw: dict[str, Any], override: str) -> None:
     place[key] = value
 
 
-__all__ = ["Data", "Fraction", "Lora", "Optim", "Recipe", "TaskScore", "as_model", "load_recipe", "read_toml"]
+__all__ = [
+    "Clean",
+    "Continued",
+    "Data",
+    "Fraction",
+    "Lora",
+    "Optim",
+    "Preference",
+    "Recipe",
+    "Select",
+    "TaskScore",
+    "as_model",
+    "load_recipe",
+    "read_toml",
+]

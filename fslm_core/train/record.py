@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ..stage import Stage
 from .loop import State
 from .recipe import Recipe
 from .rows import RowSets
+from .select import Chosen
 
 
 def make_record(
@@ -28,6 +30,8 @@ def make_record(
     start: AdapterInfo | None,
     state: State,
     data: RowSets,
+    chosen: Chosen | None,
+    facts: Mapping[str, Any],
 ) -> AdapterRecord:
     """Gather all that one should know of a finished run.
 
@@ -35,6 +39,8 @@ def make_record(
         root: the recipe's folder; paths below it are recorded relative to it.
         base: the checkpoint as the stage names it.
         start: the adapter that training began with, if any.
+        chosen: what was taken of the rows, if not all.
+        facts: what else is to be told of the training.
     """
     known = checkpoint.checkpoint
     best = state.best or 0
@@ -52,6 +58,14 @@ def make_record(
         "at": time.strftime("%Y-%m-%d", time.gmtime()),
         **{name: version(name) for name in ("torch", "transformers", "peft")},
     }
+    if (cleaned := data.cleaned) is not None:
+        training |= {
+            "repeats_left_out": len(cleaned.repeats),
+            "leaks_left_out": len(cleaned.leaks),
+        }
+    if chosen is not None:
+        training |= {"selected_by": chosen.method, "selected_of": chosen.of, "selected_sha256": chosen.sha256}
+    training |= facts
     return AdapterRecord(
         stage=stage.name,
         base=base,

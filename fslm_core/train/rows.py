@@ -12,13 +12,16 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ..data import Cleaned, Rules, clean
+from ..data import Row as PlainRow
 from ..errors import FslmError, TrainError, shorten
 from ..schema import Schema, canonical, loads, plain_data, problems_of
 from ..stage import Stage
 from .progress import Noted, Progress
-from .recipe import Data, Recipe
+from .recipe import Clean, Data, Recipe
 
 _SHOWN = 5
+_EXPECTED = '{"input": {…}, "output": {…}} that fit the stage\'s models'
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +53,18 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class RowSets:
-    """All rows of a run: to train on, to select by, and the files they came from (the training file first)."""
+    """All rows of a run: to train on, to select by, and the files they came from (the training file first).
+
+    Attributes:
+        cleaned: what went from the rows to train on; None where nothing was to go.
+        chosen: names the choice among them; None where all are trained on.
+    """
 
     train: list[Row]
     select: list[Row]
     files: tuple[Rows, ...]
+    cleaned: Cleaned | None = None
+    chosen: str | None = None
 
 
 class Problems:
@@ -70,11 +80,12 @@ class Problems:
         if len(self.first) < _SHOWN:
             self.first.append(f"{path.name}, line {number}: {shorten(text, 200)}")
 
-    def refuse(self, where: str = "the recipe's data") -> None:
+    def refuse(self, where: str = "the recipe's data", expected: str = _EXPECTED) -> None:
         """Raise if there was any problem.
 
         Args:
             where: the rows are, for the error.
+            expected: what a row should be.
 
         Raises:
             TrainError: with the number of problems and the first of them.
@@ -84,7 +95,7 @@ class Problems:
                 f"{self.count} row{'s' * (self.count > 1)} cannot be trained on",
                 where=where,
                 found=shorten("; ".join(self.first), 290),
-                expected='{"input": {…}, "output": {…}} that fit the stage\'s models',
+                expected=expected,
                 hint="mend or drop these rows; nothing was trained",
             )
 
@@ -107,6 +118,16 @@ def read_sets(recipe: Recipe, stage: Stage[Any, Any], progress: Progress) -> Row
             progress(Noted(f"{file.path.name}: {file.duplicates} of {len(file.rows)} rows repeat an earlier one"))
     if shared := {_text(row.input) for row in train} & {_text(row.input) for row in select}:
         progress(Noted(f"{len(shared)} inputs are among training and selection rows; scores will flatter"))
+    cleaned = _cleaned(train, recipe.clean) if recipe.clean is not None else None
+    if cleaned is not None:
+        kept = set(cleaned.kept)
+        train = [row for row in train if row.number in kept]
+        progress(
+            Noted(
+                f"{files[0].path.name}: {len(cleaned.repeats)} rows repeat an earlier one,"
+                f" {len(cleaned.leaks)} give away rows to be scored by; {len(train)} stay"
+            )
+        )
     train, select = subset(train, data.max_rows, recipe.seed), subset(select, data.select_rows, 0)
     if not train or not select:
         raise TrainError(
@@ -114,7 +135,15 @@ def read_sets(recipe: Recipe, stage: Stage[Any, Any], progress: Progress) -> Row
             where=str(data.train),
             hint="give more rows, or another data.fraction",
         )
-    return RowSets(train, select, tuple(files))
+    return RowSets(train, select, tuple(files), cleaned)
+
+
+def _cleaned(train: Sequence[Row], rules: Clean) -> Cleaned:
+    rows = [
+        PlainRow(row.number, row.input.model_dump(mode="json", exclude_unset=True), plain_data(row.output))
+        for row in train
+    ]
+    return clean(rows, Rules(**rules.model_dump()))
 
 
 def read_rows(path: Path, stage: Stage[Any, Any], problems: Problems) -> Rows:

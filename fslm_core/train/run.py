@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,24 +107,64 @@ def train_stage(
     stage = stage or host.stage(recipe.stage)
     prepared = _Prepared.of(recipe, stage, settings, host, progress)
     from .artefact import refuse_taken, write_curve, write_folder
-    from .loop import interruption
+    from .loop import interruption, write_whole
     from .record import make_record
-    from .tuning import tune
 
-    refuse_taken(recipe.output)
+    output, work = _places(recipe, work)
+    refuse_taken(output)
     data, checkpoint, start = prepared.data, prepared.checkpoint, prepared.start
+    chosen = None
     with alone(work):
         try:
-            tuned = tune(recipe, stage, data, checkpoint, start, work, resume, settings.torch, progress)
+            if recipe.preference is not None:
+                from .prefer import prefer
+
+                tuned = prefer(recipe, stage, data, checkpoint, work, resume, settings.torch, progress)
+            else:
+                from .select import choose
+                from .tuning import tune
+
+                folder = work.with_name(f"{work.name}.select")
+                data, chosen = choose(
+                    recipe, stage, data, checkpoint, folder, resume=resume, settings=settings.torch, progress=progress
+                )
+                tuned = tune(recipe, stage, data, checkpoint, start, work, resume, settings.torch, progress)
         except KeyboardInterrupt:
             raise interruption(work) from None
     state = tuned.state
     write_curve(work, state.losses, state.scores)
-    record = make_record(recipe, root, stage, prepared.base, checkpoint, start, state, data)
-    sha256 = write_folder(recipe.output, model=tuned.model, tensors=tuned.tensors, record=record, curve=work)
+    for name, found in (("cleaned.json", data.cleaned), ("selected.json", chosen)):
+        if found is not None:
+            write_whole(work / name, json.dumps(found.plain(), indent=1).encode())
+    record = make_record(recipe, root, stage, prepared.base, checkpoint, start, state, data, chosen, tuned.facts)
+    sha256 = write_folder(output, model=tuned.model, tensors=tuned.tensors, record=record, curve=work)
     best = state.best or 0
     speed = state.tokens / max(state.seconds, 1e-9)
-    return TrainResult(recipe.output, work, sha256, state.scores[best], best + 1, state.seconds, speed)
+    return TrainResult(output, work, sha256, state.scores[best], best + 1, state.seconds, speed)
+
+
+def _places(recipe: Recipe, work: Path) -> tuple[Path, Path]:
+    """Where the adapter goes, and the folder for checkpoints and the curve.
+
+    Args:
+        work: the folder of supervised training.
+
+    Raises:
+        TrainError: preference tuning would write over the adapter that it starts from.
+    """
+    output = recipe.output
+    if (preference := recipe.preference) is None:
+        return output, work
+    start = preference.adapter or output
+    output = preference.output or output.with_name(f"{output.name}-preferred")
+    if output.resolve() == start.resolve():
+        raise TrainError(
+            "preference tuning would write over the adapter that it starts from",
+            where="recipe, preference.output",
+            found=str(output),
+            hint="set preference.output to another folder",
+        )
+    return output, work.with_name(f"{work.name}.preference")
 
 
 def probe_stage(

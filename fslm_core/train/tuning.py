@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from .plan import Plan, make_plan, sorted_batches
 from .progress import Estimated, Noted, Progress, Working
 from .recipe import Recipe
 from .rows import Problems, Row, RowSets, class_weights
+from .stable import read_stable
 
 _SCORING = 0.6
 """What decoding a row costs, as a part of a training step on it; an estimate only."""
@@ -44,17 +45,27 @@ _WEIGHTLESS: Any = {
     "notes": True,
     "data": {"train", "select"},
     "lora": {"start"},
+    "clean": True,
+    "continued": True,
+    "preference": {"pairs", "adapter", "output"},
 }
-"""Keys of a recipe that leave the weights alone; of the files, it is the contents that count."""
+"""Keys of a recipe that leave the weights alone; of files it is the contents that count, of cleaning what stays."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """A finished run: the PEFT model, the best epoch's tensors and the run's state."""
+    """A finished run.
+
+    Attributes:
+        model: the PEFT model.
+        tensors: the best epoch's.
+        facts: for the record, beside what every run has.
+    """
 
     model: Any
     tensors: dict[str, Tensor]
     state: State
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def tune(
@@ -80,20 +91,24 @@ def tune(
         TrainInterrupted: Ctrl-C.
     """
     vocabulary = Vocabulary(checkpoint.path)
-    examples, prompts, draw = _encoded(recipe, stage, data, vocabulary, progress)
+    examples, prompts, draw = encoded(recipe, stage, data, vocabulary, progress)
     lengths = [len(example) for example in examples]
     plan = _plan(recipe, lengths, draw)
-    digest = _digest(recipe, stage, data, checkpoint, start)
-    found = _prepare(work, digest, resume, progress)
+    stable = read_stable(recipe.continued.run, recipe, checkpoint.sha256) if recipe.continued is not None else None
+    begun = [*([start.identity] if start else []), *([stable.sha256] if stable else [])]
+    digest = recipe_digest(recipe, stage, data, checkpoint, *begun)
+    found = prepare_folder(work, digest, resume, progress)
     state = found[1] if found else State(digest)
     if found:
         progress(Noted(f"going on at step {state.step} of {len(plan.batches)}"))
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    set_threads(settings)
     base = load_base(checkpoint.path, settings)
     model, frozen = add_lora(base, recipe.lora, seed=recipe.seed)
     if start is not None:
         begin_with(model, start, checkpoint.sha256)
+    if stable is not None:
+        stable.into(model)
+        progress(Noted(f"going on from the stable phase of another run, at its step {stable.step}"))
     objective = Objective(model, examples, frozen=frozen)
     if state.step < len(plan.batches):
         progress(_estimate(objective, plan, state, len(prompts)))
@@ -102,11 +117,25 @@ def tune(
 
     def score() -> dict[str, float]:
         with as_shipped(model):
-            return judge(base, vocabulary, stage, data.select, prompts, recipe.task_score, told=_scoring(progress))
+            return judge(
+                base, vocabulary, stage, data.select, prompts, recipe.task_score, told=telling_scores(progress)
+            )
 
-    run = Run(objective, plan, recipe, state=state, folder=work, judge=score, lengths=lengths, progress=progress)
+    run = Run(
+        objective,
+        plan,
+        recipe,
+        state=state,
+        folder=work,
+        judge=score,
+        lengths=lengths,
+        progress=progress,
+        base=checkpoint.sha256,
+        start=stable,
+    )
     run.train(found[0] if found else None)
-    return Tuned(model, load_file(work / BEST), state)
+    facts = {} if stable is None else {"continued_at_step": stable.step, "continued_sha256": stable.sha256}
+    return Tuned(model, load_file(work / BEST), state, facts)
 
 
 def probe(
@@ -123,11 +152,10 @@ def probe(
         TrainError: rows that do not fit the context or the grammar.
     """
     vocabulary = Vocabulary(checkpoint.path)
-    examples, prompts, draw = _encoded(recipe, stage, data, vocabulary, progress)
+    examples, prompts, draw = encoded(recipe, stage, data, vocabulary, progress)
     lengths = [len(example) for example in examples]
     plan = _plan(recipe, lengths, draw)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    set_threads(settings)
     model, frozen = add_lora(load_base(checkpoint.path, settings), recipe.lora, seed=recipe.seed)
     objective = Objective(model, examples, frozen=frozen)
     return _estimate(objective, plan, State(""), len(prompts)), sum(lengths)
@@ -144,7 +172,7 @@ def _plan(recipe: Recipe, lengths: Sequence[int], draw: Sequence[float] | None) 
     )
 
 
-def _encoded(
+def encoded(
     recipe: Recipe, stage: Stage[BaseModel, BaseModel], data: RowSets, vocabulary: Vocabulary, progress: Progress
 ) -> tuple[list[Example], list[Ids], list[float] | None]:
     """Training rows as examples, selection rows as prompts, and the weights to draw rows by, if any."""
@@ -161,7 +189,7 @@ def _encoded(
     return examples, [prompt for prompt, _ in select], weights if recipe.data.balance == "sampling" else None
 
 
-def _prepare(work: Path, digest: str, resume: bool, progress: Progress) -> tuple[Path, State] | None:
+def prepare_folder(work: Path, digest: str, resume: bool, progress: Progress) -> tuple[Path, State] | None:
     """Make the run's folder; returns the checkpoint to resume from, if one is wanted and there."""
     found = latest(work) if resume else None
     if found is None:
@@ -179,22 +207,23 @@ def _prepare(work: Path, digest: str, resume: bool, progress: Progress) -> tuple
     return found
 
 
-def _digest(
-    recipe: Recipe,
-    stage: Stage[BaseModel, BaseModel],
-    data: RowSets,
-    checkpoint: ResolvedCheckpoint,
-    start: AdapterInfo | None,
+def recipe_digest(
+    recipe: Recipe, stage: Stage[BaseModel, BaseModel], data: RowSets, checkpoint: ResolvedCheckpoint, *more: str
 ) -> str:
-    """Hash of all that the trained weights and the choice among them depend on."""
+    """Hash of all that the trained weights and the choice among them depend on; ``more`` is what else they do."""
+    plain = recipe.model_dump(mode="json", exclude=_WEIGHTLESS)
     parts = [
-        json.dumps(recipe.model_dump(mode="json", exclude=_WEIGHTLESS), sort_keys=True),
+        json.dumps({key: value for key, value in plain.items() if value is not None}, sort_keys=True),
         *(file.sha256 for file in data.files),
         checkpoint.sha256,
         stage.template.source,
         stage.schema.id,
-        *([start.identity] if start is not None else []),
     ]
+    if data.cleaned is not None:
+        parts.append(json.dumps(data.cleaned.kept))
+    if data.chosen is not None:
+        parts.append(data.chosen)
+    parts += more
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -213,7 +242,15 @@ def _estimate(objective: Objective, plan: Plan, state: State, selected: int) -> 
     return Estimated(reading + training + scoring, len(objective.examples), len(plan.batches), speed)
 
 
-def _scoring(progress: Progress) -> Any:
+def set_threads(settings: TorchSettings) -> None:
+    """Have torch use as many threads as the settings say."""
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+
+
+def telling_scores(progress: Progress) -> Callable[[int, int], None]:
+    """Tells how far scoring is, and leaves it when Ctrl-C was pressed."""
+
     def told(done: int, total: int) -> None:
         progress(Working("scoring", done, total))
         stop_if_asked()
@@ -221,4 +258,4 @@ def _scoring(progress: Progress) -> Any:
     return told
 
 
-__all__ = ["Tuned", "probe", "tune"]
+__all__ = ["Tuned", "encoded", "prepare_folder", "probe", "recipe_digest", "set_threads", "telling_scores", "tune"]

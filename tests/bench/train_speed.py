@@ -104,7 +104,7 @@ def examples(steps: int) -> list[Any]:
 
 def trl(steps: int, folder: str, **options: Any) -> tuple[Clock, float]:
     """`trl.SFTTrainer` on prompt and completion."""
-    from datasets import Dataset  # type: ignore[import-untyped]
+    from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 

@@ -38,6 +38,14 @@ def test_overridden_paths_are_relative_to_the_current_folder(
     assert (made.optim.lr, made.lora.targets, made.notes) == (0.5, ("q_proj",), "plain words")
 
 
+def test_lists_of_paths_are_relative_to_the_recipe_too(recipe: Path) -> None:
+    recipe.write_text(SMALL + '[clean]\nevaluation = ["a.jsonl", "../b.csv"]\n')
+    made = load_recipe(recipe)
+    assert made.clean is not None
+    assert made.clean.evaluation == (recipe.parent / "a.jsonl", recipe.parent.parent / "b.csv")
+    assert made.plain(recipe.parent)["clean"]["evaluation"] == ["a.jsonl", "../b.csv"]
+
+
 def test_an_absolute_path_stays(recipe: Path) -> None:
     assert load_recipe(recipe, ["data.train=/srv/rows.jsonl"]).data.train == Path("/srv/rows.jsonl")
 

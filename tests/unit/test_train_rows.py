@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, model_validator
 from fslm_core.errors import TrainError
 from fslm_core.stage import SLM, Stage
 from fslm_core.train.progress import Event, Noted
-from fslm_core.train.recipe import Data, Recipe
+from fslm_core.train.recipe import Clean, Data, Recipe
 from fslm_core.train.rows import Problems, Rows, class_weights, read_rows, read_sets, split, subset
 
 
@@ -110,6 +110,27 @@ def test_duplicates_and_leaks_are_told(tmp_path: Path) -> None:
     assert "train.jsonl: 1 of 3 rows repeat an earlier one" in texts
     assert any(text.startswith("1 inputs are among training and selection rows") for text in texts)
     assert (len(sets.train), len(sets.select)) == (3, 2)
+
+
+def test_what_is_to_be_cleaned_goes_from_the_rows_to_train_on_alone(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.jsonl", [row("a"), row("a"), row("b"), row("seen")])
+    select = write(tmp_path / "select.jsonl", [row("c"), row("c"), row("seen")])
+    held = write(tmp_path / "held.jsonl", [row("SEEN!"), row("new")])
+    told: list[Event] = []
+    recipe = Recipe(
+        stage="t.s",
+        output=tmp_path / "o",
+        data=Data(train=train, select=select),
+        clean=Clean(evaluation=(held,)),
+    )
+    sets = read_sets(recipe, STAGE, told.append)
+    assert [r.number for r in sets.train] == [1, 3] and len(sets.select) == 3
+    assert sets.cleaned is not None
+    assert [(r.line, r.of) for r in sets.cleaned.repeats] == [(2, 1)]
+    assert [(leak.line, leak.path, leak.of) for leak in sets.cleaned.leaks] == [(4, held, 1)]
+    assert "train.jsonl: 1 rows repeat an earlier one, 1 give away rows to be scored by; 2 stay" in [
+        e.text for e in told if isinstance(e, Noted)
+    ]
 
 
 def test_nothing_left_to_select_by_is_an_error(tmp_path: Path) -> None:

@@ -124,3 +124,16 @@ def test_the_walk_of_the_guide_prints_what_it_says(fslm: Fslm, environment: Path
     assert done.code == 0, done.err
     assert done.out == said
     assert "mood: too few rows to be in every split: gud" in done.err
+
+
+def test_clean_names_every_row_that_goes(fslm: Fslm, environment: Path) -> None:
+    lines = [{"input": {"text": text}, "output": {"label": "good"}} for text in ("one", "two", "one", "three")]
+    Path("rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    Path("held.csv").write_text("text\nthree\nfour\n", "utf-8")
+    done = fslm("data", "clean", "rows.jsonl", "--evaluation", "held.csv", "--out", "clean.jsonl")
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == ["line 4 gives away 100% of held.csv, line 2", "line 3 repeats line 1"]
+    assert "rows of held.csv that are given away: 1" in done.err and "2 rows: clean.jsonl" in done.err
+    assert [json.loads(line) for line in Path("clean.jsonl").read_text("utf-8").splitlines()] == lines[:2]
+    told = json.loads(fslm("data", "clean", "rows.jsonl", "--json").out)
+    assert told["kept"] == 3 and told["repeats"] == [{"line": 3, "of": 1, "similarity": 1.0}] and not told["leaks"]

@@ -158,7 +158,13 @@ def test_labels_become_rows_that_training_reads_and_pairs(fslm: Fslm) -> None:
         for text, label in (("good", "good"), ("fine", "good"), ("great", "good"), ("bad", "bad"))
     ]
     assert rows(Path("pairs.jsonl")) == [
-        {"prompt": f"Text: {text}", "chosen": '{"label":"good"}', "rejected": '{"label":"bad"}'}
+        {
+            "stage": "demo.label",
+            "input": {"text": text},
+            "prompt": f"Text: {text}",
+            "chosen": '{"label":"good"}',
+            "rejected": '{"label":"bad"}',
+        }
         for text in ("fine", "great")  # the last correction is what was said
     ]
     lineage = json.loads(Path("rows.lineage.json").read_text())
