@@ -188,7 +188,7 @@ def test_a_plan_says_what_it_would_take_and_makes_no_adapter(recipe: Path, base:
     assert (topic.stage, topic.rows, topic.exposed) == ("demo.topic", known["demo.topic"].rows, 0)
     assert reply.rows == known["demo.reply"].rows and reply.exposed > reply.seconds > 0
     assert reply.tokens == pytest.approx(known["demo.reply"].tokens, rel=0.1)
-    assert made.seconds == teaching.seconds + topic.seconds + reply.seconds + reply.exposed
+    assert made.seconds == pytest.approx(teaching.seconds + topic.seconds + reply.seconds + reply.exposed)
     tune(recipe, Demo(base, {"teacher.demo.topic": counted}), overrides=["exposure.rounds=0"])
     assert len(asked) == 24, "what the probe had written was not asked for again"
 
