@@ -114,10 +114,8 @@ def _teaching(recipe: TuneRecipe, stack: Stack[Any, Any], rows: Rows, writer: Wr
         writer.fill(rows.items)
         return []
     lacking = _lacking(stack, rows.items)
-    some = [
-        item for item in (*rows.of("train"), *rows.of("select")) if any(item in found for found in lacking.values())
-    ]
-    writer.fill(some[:PROBE])
+    lines = {item.place for items in lacking.values() for item in items}
+    writer.fill([item for item in (*rows.of("train"), *rows.of("select")) if item.place in lines][:PROBE])
     found = []
     for name, items in _lacking(stack, rows.items).items():
         cost = writer.desk.cost(name)

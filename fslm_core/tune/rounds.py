@@ -7,6 +7,7 @@ pass through :meth:`Tuning._train` once a round, and nowhere else.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from typing import Any
 
 from ..adapter import inspect
 from ..engine import Engine
-from ..errors import TrainError, TrainInterrupted
+from ..errors import TrainError
 from ..evaluate.fields import Json, Mark
 from ..evaluate.gold import Case
 from ..evaluate.running import alone
@@ -34,6 +35,8 @@ from .recipe import TuneRecipe
 from .units import Lines, Unit, gold_lines, said_lines
 
 _KEY = "key"
+_RESUME = re.compile(" (with|and) --resume")
+"""`fslm train` goes on when it is told to, a tuning whenever it can."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ class Tuning:
                 shutil.rmtree(old, ignore_errors=True)
             made.unlink(missing_ok=True)
             put_file(folder / _KEY, key)
-        if not made.is_file():
+        if not made.is_file() or not (folder / "adapter" / "fslm.json").is_file():
             put_file(made, json.dumps(self._trained(unit, folder, recipe)))
         found: dict[str, Any] = json.loads(made.read_text("utf-8"))
         adapter = self.adapters[unit.stage.name] = folder / "adapter"
@@ -163,8 +166,9 @@ class Tuning:
                 host=self.host,
                 progress=self.progress,
             )
-        except TrainInterrupted as error:
-            raise TrainInterrupted(error.what, where=error.where, hint="go on with the same command") from None
+        except TrainError as error:
+            error.hint = _RESUME.sub("", error.hint or "").replace("leave out --resume", f"remove {folder}")
+            raise
         tokens = round(made.tokens_per_second * made.seconds)
         return {"tokens": tokens, "seconds": made.seconds, "epoch": made.epoch, "scores": dict(made.scores)}
 
