@@ -3,7 +3,7 @@
     python crossvalidate.py --data DIR --out DIR [--ways NAME ...] [--folds N] [--rows N]
 
 Questions are parted by family; each part in turn is what is scored, and the others are what is trained on, by
-``control/direct.toml`` (a question, its choices, the right one) with what the way changes. A fold that is scored
+``control/direct.toml`` (a question, the right choice) with what the way changes. A fold that is scored
 already is not run again.
 """
 
@@ -34,13 +34,13 @@ HERE = Path(__file__).parent
 class Way:
     """One way: what the model is shown, and what else the recipe says."""
 
-    user: str = controls.LISTED
+    user: str = controls.QUESTION
     recipe: tuple[str, ...] = ()
 
 
 WAYS = {
-    "listed": Way(),
-    "unlisted": Way(user="{{ question }}"),
+    "unlisted": Way(),
+    "listed": Way(user=controls.LISTED),
     "every-layer": Way(recipe=("lora.layers=30",)),
     "slower": Way(recipe=("optim.lr=3e-4",)),
 }

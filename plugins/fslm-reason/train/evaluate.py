@@ -66,14 +66,20 @@ def with_nothing(row: Row, rows: Sequence[Row], place: int) -> Row | None:
 
 @dataclass(frozen=True)
 class Arm:
-    """A stack, and what it is given of a row; None where the row does not have it."""
+    """A stack, what it is given of a row (None where the row does not have it), and how its likelihoods are taken.
+
+    Attributes:
+        plain: score each choice as it is, after no more than the question; a base that was never taught to write
+            JSON would else be asked for the braces, too.
+    """
 
     stack: Stack[Any, Any]
     given: Callable[[Row, Sequence[Row], int], Row | None] = alone
+    plain: bool = False
 
 
 ARMS = {
-    "base": Arm(controls.by_base),
+    "base": Arm(controls.by_base, plain=True),
     "direct": Arm(controls.by_direct),
     "whole": Arm(controls.by_whole),
     "stack": Arm(reason),
@@ -123,7 +129,8 @@ def asked(engine: Engine, arm: Arm, rows: Sequence[Row]) -> Iterator[Said]:
             raise SystemExit(f"row {place}: the chain did not come to its answer: {outcome.error}")
         choices = row["input"]["choices"]
         before = message.content.model_dump(mode="json") if message.content is not None else {}
-        texts = [json.dumps(before | {"choice": c}, ensure_ascii=False, separators=(",", ":")) for c in choices]
+        written_out = [json.dumps(before | {"choice": c}, ensure_ascii=False, separators=(",", ":")) for c in choices]
+        texts = choices if arm.plain else written_out
         told = engine.score(arm.stack, "answer", message.attempts[-1].prompt, texts)
         sums = [likelihood.logprob for likelihood in told]
         shares = [total / len(choice) for total, choice in zip(sums, choices, strict=True)]

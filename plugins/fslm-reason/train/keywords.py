@@ -31,7 +31,10 @@ class KeyWords:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         weigher = TfidfVectorizer(
-            token_pattern=rf"(?u)\b[a-z]{{3,{_LONGEST}}}\b", stop_words="english", max_df=0.05, norm=None
+            token_pattern=rf"(?u)\b[a-z]{{3,{_LONGEST}}}\b",
+            stop_words="english",
+            max_df=max(2, len(found) // 20),
+            norm=None,
         )
         weigher.fit([f"{item.question} {_written(item)}" for item in found])
         return cls(weigher, weigher.get_feature_names_out())

@@ -13,7 +13,8 @@ from fslm_reason.messages import MOST_OF_FACTS, MOST_OF_REASONING, Answer, Chose
 
 here = Path(__file__).parent
 BASE = "smollm2-135m"
-LISTED = "{{ question }}{% for choice in choices %}\n- {{ choice }}{% endfor %}"
+QUESTION = "{{ question }}"
+LISTED = QUESTION + "{% for choice in choices %}\n- {{ choice }}{% endfor %}"
 
 
 class Whole(BaseModel):
@@ -34,7 +35,7 @@ direct = Stage(
     "control.direct",
     input=Question,
     output=Chosen,
-    prompt=prompt("answer", LISTED),
+    prompt=prompt("answer", QUESTION),
     model=SLM(BASE, adapter=here / "direct/adapter"),
     narrow={"choice": "choices"},
 )
@@ -50,7 +51,7 @@ base = Stage(
     "control.base",
     input=Question,
     output=Chosen,
-    prompt=prompt("Answer the question with one of the choices.", LISTED),
+    prompt=prompt("Answer the question.", QUESTION),
     model=SLM(BASE),
     narrow={"choice": "choices"},
 )
