@@ -14,7 +14,7 @@ from fslm_reason.messages import MOST_OF_FACTS, MOST_OF_REASONING, Answer, Chose
 here = Path(__file__).parent
 BASE = "smollm2-135m"
 QUESTION = "{{ question }}"
-LISTED = QUESTION + "{% for choice in choices %}\n- {{ choice }}{% endfor %}"
+LISTED = "{{ question }}\n{% for choice in choices %}\n- {{ choice }}\n{% endfor %}\n"
 
 
 class Whole(BaseModel):
