@@ -23,8 +23,9 @@ from sources import read, tidy
 
 from fslm_core import Engine, Stack
 from fslm_core.explain.paired import holm, mcnemar
+from fslm_core.message import Message
 from fslm_reason import answer, pick, reason, reasoning
-from fslm_reason.messages import Answer, Deciding, Reckoning
+from fslm_reason.messages import MOST_OF_A_CHOICE, MOST_OF_A_QUESTION, Answer, Deciding, Reckoning
 
 sys.path.insert(0, str(Path(__file__).parent / "control"))
 import controls
@@ -97,7 +98,7 @@ class Said:
     """What an arm made of one row.
 
     Attributes:
-        written: the index that was generated; None where the run failed.
+        written: the index that was generated; None where the run failed, as is what follows where it came to no answer.
         likeliest: the index whose text had the greatest log-likelihood after the last model's prompt.
         per_letter: the same, of log-likelihood over the number of the text's characters.
         gold: the right index.
@@ -105,8 +106,8 @@ class Said:
 
     row: int
     written: int | None
-    likeliest: int
-    per_letter: int
+    likeliest: int | None
+    per_letter: int | None
     gold: int
 
     def right(self, measure: str) -> bool:
@@ -122,11 +123,12 @@ def asked(engine: Engine, arm: Arm, rows: Sequence[Row]) -> Iterator[Said]:
     given = [(place, input) for place, input in given if input is not None]
     outcomes = engine.map(arm.stack, [input for _, input in given], concurrency=AT_ONCE)
     for (place, _), outcome in zip(given, outcomes, strict=True):
-        if outcome.run is None:
-            raise SystemExit(f"row {place}: {outcome.error}")
-        row, message = rows[place], outcome.run.messages.get("answer")
-        if message is None or message.attempts is None:
-            raise SystemExit(f"row {place}: the chain did not come to its answer: {outcome.error}")
+        row = rows[place]
+        message = outcome.run.messages.get("answer") if outcome.run is not None else None
+        if not isinstance(message, Message) or not message.attempts:
+            print(f"row {place} came to no answer: {outcome.error}", file=sys.stderr)
+            yield Said(place, None, None, None, row["output"]["answer"])
+            continue
         choices = row["input"]["choices"]
         before = message.content.model_dump(mode="json") if message.content is not None else {}
         written_out = [json.dumps(before | {"choice": c}, ensure_ascii=False, separators=(",", ":")) for c in choices]
@@ -210,8 +212,9 @@ def reporting(data: Path) -> dict[str, list[Row]]:
 
 
 def _row(row: Row, gold: int) -> Row:
-    choices = [tidy(choice) for choice in row["choices"]]
-    return {"input": {"question": tidy(row["question"]), "choices": choices}, "output": {"answer": gold}}
+    choices = [tidy(choice)[:MOST_OF_A_CHOICE] for choice in row["choices"]]
+    question = tidy(row["question"])[-MOST_OF_A_QUESTION:]
+    return {"input": {"question": question, "choices": choices}, "output": {"answer": gold}}
 
 
 def _tiny_arc(row: Row) -> Row:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, field_validator
 
+MOST_OF_A_QUESTION = 2000
+"""Characters, as in what follows."""
 MOST_OF_A_CHOICE = 200
-"""Characters."""
 MOST_OF_FACTS = 240
 MOST_OF_REASONING = 200
 
@@ -18,7 +19,7 @@ Word = Annotated[str, Field(min_length=1, max_length=24)]
 class Question(BaseModel):
     """A question in English, and the answers to choose from."""
 
-    question: Annotated[str, Field(min_length=1, max_length=2000)]
+    question: Annotated[str, Field(min_length=1, max_length=MOST_OF_A_QUESTION)]
     choices: Annotated[list[Choice], Field(min_length=2, max_length=8)]
 
     @field_validator("choices")
@@ -81,6 +82,7 @@ class Answer(BaseModel):
 
 __all__ = [
     "MOST_OF_A_CHOICE",
+    "MOST_OF_A_QUESTION",
     "MOST_OF_FACTS",
     "MOST_OF_REASONING",
     "Answer",
