@@ -65,6 +65,10 @@ def with_nothing(row: Row, rows: Sequence[Row], place: int) -> Row | None:
     return row["input"] | {"facts": "", "reasoning": ""}
 
 
+def with_gold_messages(row: Row, rows: Sequence[Row], place: int) -> Row | None:
+    return row["input"] | {name: row[name] for name in ("facts", "reasoning")} if row.get("facts") else None
+
+
 @dataclass(frozen=True)
 class Arm:
     """A stack, what it is given of a row (None where the row does not have it), and how its likelihoods are taken.
@@ -87,6 +91,7 @@ ARMS = {
     "gold": Arm(from_facts, with_gold_facts),
     "other": Arm(from_facts, with_other_facts),
     "nothing": Arm(from_messages, with_nothing),
+    "told": Arm(from_messages, with_gold_messages),
 }
 MAIN = ("base", "direct", "whole", "stack")
 FAMILIES = (tuple(combinations(MAIN, 2)), (("other", "gold"), ("stack", "gold")))
