@@ -228,13 +228,14 @@ def _tiny_arc(row: Row) -> Row:
 
 
 def untrained() -> list[str]:
-    stages = {stage for arm in ARMS.values() for step in arm.stack.steps if (stage := step.stage).tool is None}
-    models = {stage.name: stage.model for stage in stages if stage.model is not None}
-    missing = [
-        name for name, model in models.items()
-        if model.adapter is not None and not (Path(model.adapter) / "adapter_model.safetensors").exists()
-    ]  # fmt: skip
-    return sorted(missing)
+    """Stages of any arm whose adapter is not there."""
+    stages = {step.stage.name: step.stage for arm in ARMS.values() for step in arm.stack.steps}
+    adapters = {name: stage.model.adapter for name, stage in stages.items() if stage.tool is None}
+    return sorted(
+        name
+        for name, folder in adapters.items()
+        if folder is not None and not (Path(folder) / "adapter_model.safetensors").exists()
+    )
 
 
 def main() -> None:
