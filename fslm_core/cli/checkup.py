@@ -28,7 +28,9 @@ DISTRIBUTION = "fslm-core"
 PURPOSES = {
     "data": "read spreadsheets",
     "eval": "score a stack",
+    "lm-eval": "measure a stack with lm-eval",
     "otel": "send metrics to OpenTelemetry",
+    "prefer": "train a stage by preferences",
     "torch": "run stages with a model in this process",
     "train": "train a stage",
 }
