@@ -41,12 +41,8 @@ def test_a_version_outside_the_range_says_how_to_get_one_inside(monkeypatch: pyt
 
 def test_what_an_extra_lacks_is_serious_only_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     prefer, torch, train = with_versions(monkeypatch, peft=None, llguidance=None)
-    assert (
-        torch.serious
-        and not train.serious
-        and not prefer.serious
-        and torch.next == "python -m pip install 'fslm-core[torch]'"
-    )
+    assert torch.serious and not train.serious and not prefer.serious
+    assert torch.next == "python -m pip install 'fslm-core[torch]'"
     assert "llguidance, peft" in torch.what and "run stages" in torch.what
     prefer, train = with_versions(monkeypatch, accelerate=None)
     assert not prefer.serious and not train.serious and train.next == "python -m pip install 'fslm-core[train]'"

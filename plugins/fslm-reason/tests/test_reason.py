@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from fslm_core import Run
+from fslm_core import Engine, Run
 from fslm_core.message import Message
-from fslm_core.testing import KitEngine, run_stack
+from fslm_core.testing import run_stack
 from fslm_reason import reason
 
 FUR = {"question": "Which animal has fur?", "choices": ["frogs", "goats"]}
@@ -41,12 +41,11 @@ def test_the_last_model_does_not_read_the_choices() -> None:
     assert "frogs" not in prompt(run, "answer")
 
 
-@pytest.mark.torch
 @pytest.mark.fslm_weights
-def test_the_real_chain_comes_to_one_of_the_choices(fslm_engine: Any) -> None:
-    engine: KitEngine = fslm_engine(reason)
-    run = engine.outcome(reason, FUR).run
-    assert run is not None and run.output is not None and run.output.answer in (0, 1)
+def test_the_real_chain_comes_to_one_of_the_choices() -> None:
+    with Engine(stacks=[reason], trace=False) as engine:
+        run = engine.run(reason, FUR)
+    assert run.output.answer in (0, 1)
     said = {step: run.messages[step].content for step in ("topic", "facts", "reasoning", "answer")}
     assert said["topic"].topic and said["facts"].facts and said["reasoning"].reasoning
     assert said["answer"].choice in FUR["choices"]
