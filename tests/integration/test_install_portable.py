@@ -33,7 +33,14 @@ for module in pkgutil.walk_packages(fslm_core.__path__, "fslm_core."):
 from fslm_core.cli import main
 sys.exit(main())
 """
-NEED_AN_EXTRA = ("__main__", "backends.torch.", "checkpoints.convert", "checkpoints.gguf", "train.")
+NEED_AN_EXTRA = (
+    "__main__",
+    "backends.torch.",
+    "checkpoints.convert",
+    "checkpoints.gguf",
+    "evaluate.lm_eval.model",
+    "train.",
+)
 LACKING = """
     SIGALRM SIGCHLD SIGHUP SIGKILL SIGPIPE SIGQUIT SIGTSTP SIGUSR1 SIGUSR2 WIFEXITED WIFSIGNALED WIFSTOPPED alarm
     chown chroot fchmod fchown fork forkpty getegid geteuid getgid getgroups getloadavg getpgid getpgrp
