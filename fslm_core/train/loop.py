@@ -283,7 +283,7 @@ def _diverged(where: str, found: str) -> TrainError:
         "training has led to what is no number",
         where=where,
         found=found,
-        hint="set a lower learning rate or optim.grad_clip; if that does not help, look whether the base is sound",
+        hint="set a lower optim.lr or optim.grad_clip; if that does not help, look whether the base is sound",
     )
 
 

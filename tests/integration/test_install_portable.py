@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 SCRIPT = """
-import asyncio, multiprocessing, os, pkgutil, signal, sqlite3, subprocess, sys, tempfile, uuid
+import asyncio, importlib, multiprocessing, os, pathlib, signal, sqlite3, subprocess, sys, tempfile, uuid
 import filelock, httpx2, jinja2, pip, platformdirs, pluggy, pydantic_settings, rich.console, tomlkit, typer
 
 for name in ("fcntl", "grp", "posix", "pty", "pwd", "resource", "select.poll", "syslog", "termios", "tty"):
@@ -26,9 +26,11 @@ for part in (os, signal):
 filelock.FileLock = filelock.SoftFileLock  # its own of POSIX systems works with what was taken away
 
 import fslm_core
-for module in pkgutil.walk_packages(fslm_core.__path__, "fslm_core."):
-    if not module.name.startswith(tuple("fslm_core." + room for room in NEED_AN_EXTRA)):
-        __import__(module.name)
+top = pathlib.Path(fslm_core.__path__[0])
+for file in sorted(top.rglob("*.py")):
+    name = ".".join(part for part in file.relative_to(top.parent).with_suffix("").parts if part != "__init__")
+    if not name.startswith(tuple("fslm_core." + room for room in NEED_AN_EXTRA)):
+        importlib.import_module(name)
 
 from fslm_core.cli import main
 sys.exit(main())

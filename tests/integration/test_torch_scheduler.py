@@ -282,12 +282,14 @@ class Stand:
 
     def wait(self) -> None:
         """Wait until nothing is under way: a last row has come and gone, and with it all that were cancelled."""
-        while not all(job.ended for job in self.sent):
+        while True:
             box = Posted()
             last = Job(most=1, group="last", priority=99, box=box)
             last.make(self.house)
             self.errand(partial(self.send, last))
             assert box.came.wait(60)
+            if all(job.ended for job in self.sent):
+                return
 
     def close(self) -> None:
         """Close the worker; nothing may be left in it."""

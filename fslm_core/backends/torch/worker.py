@@ -207,9 +207,11 @@ class Worker:
     def _admit(self, models: Models) -> None:
         """Give places to those who wait, in order, and run errands."""
         for queue in list(self._queues.values()):
-            with self._news:
-                queue.sweep(lambda waiting: waiting.task.stopped())
+            self._sweep(queue)
             while (waiting := self._head(queue)) is not None:
+                if waiting.task.stopped():  # since the queue was swept
+                    self._sweep(queue)
+                    continue
                 try:
                     admitted = self._begin(waiting, models)
                 except FslmError as error:
@@ -221,6 +223,10 @@ class Worker:
                         break
                 with self._news:
                     queue.remove(waiting)
+
+    def _sweep(self, queue: FairQueue[_Waiting]) -> None:
+        with self._news:
+            queue.sweep(lambda waiting: waiting.task.stopped())
 
     def _head(self, queue: FairQueue[_Waiting]) -> _Waiting | None:
         with self._news:
@@ -256,7 +262,7 @@ class Worker:
             task = self._owners.pop(row)
             if row.error is not None:
                 task.fail(row.error)
-            elif row.finished is not None:
+            elif row.finished is not None and not task.over:
                 task.mailbox.put(row.generation())
 
 

@@ -36,7 +36,7 @@ def unfaithful(reply: Reply, saying: Saying) -> Iterator[Problem]:
     """
     text = reply.reply.lower()
     for fact in saying.facts:
-        if fact.slot != "count" and fact.value not in _NOT_SPELT and fact.value.lower() not in text:
+        if fact.slot != "count" and fact.value not in _NOT_SPELT and fact.value.strip().lower() not in text:
             yield _problem(f"it does not name the {fact.slot.replace('_', ' ')}, {fact.value!r}")
     given = " ".join(fact.value for fact in saying.facts)
     for number in dict.fromkeys(_NUMBER.findall(reply.reply)):
