@@ -1,16 +1,18 @@
 """What does keeping a trace cost? The support stack with 32 in flight, with everything kept and with no trace at all.
 
-    python -m tests.bench.trace_cost --data DIR [--rows 128] [--rounds 6] [--json OUT]
+    python -m tests.bench.trace_cost --data DIR [--rows 96] [--rounds 16] [--json OUT]
 
 DIR holds bitext_support/dev.jsonl and train.jsonl. Two engines of the same settings stand side by side; in each round
 both answer the same rows, which no round before had, now the one first and now the other. Told are the medians of the
-rounds, stacks a second and processor milliseconds a stack, and what the trace adds to both, with the rounds' range.
+rounds, stacks a second and processor milliseconds a stack, and what the trace adds to both: the rounds' median, its
+95 % interval by the bootstrap, and the rounds' range.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import statistics
 import tempfile
 import time
@@ -52,16 +54,19 @@ def texts(data: Path, count: int) -> list[dict[str, str]]:
 
 
 def told(values: Iterable[float], unit: str) -> str:
-    """A median, with the least and the most."""
+    """A median with its 95 % interval, and the least and the most."""
     values = sorted(values)
-    return f"{statistics.median(values):+.1f} {unit} ({values[0]:+.1f} to {values[-1]:+.1f})"
+    chance = random.Random(1)
+    medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(10_000))
+    middle, low, high = statistics.median(values), medians[249], medians[9749]
+    return f"{middle:+.1f} {unit} ({low:+.1f} to {high:+.1f}), rounds from {values[0]:+.1f} to {values[-1]:+.1f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the folder of the public sets")
-    parser.add_argument("--rows", type=int, default=128, help="of a round")
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--rows", type=int, default=96, help="of a round")
+    parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the rounds here")
     arguments = parser.parse_args()
     rows = texts(arguments.data, arguments.rows * (arguments.rounds + 1))
