@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Self
@@ -38,6 +39,7 @@ def train(
         Path | None,
         typer.Option("--preferences", metavar="PAIRS.jsonl", help="Train the adapter further by these pairs (DPO)."),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what came of it as JSON.")] = False,
 ) -> None:
     """Train one stage by a recipe; prints the adapter's folder.
 
@@ -57,6 +59,12 @@ def train(
             host=session.host,
             progress=display,
         )
+    if as_json:
+        found = {
+            name: screen.clean(value) if isinstance(value, Path) else value for name, value in asdict(made).items()
+        }
+        screen.result(screen.as_json(found))
+        return
     screen.say(f"best epoch {made.epoch}: {scores_text(made.scores)}")
     screen.say(f"trained for {time_text(made.seconds)} at {made.tokens_per_second:,.0f} tokens/s")
     screen.say(f"loss curve and checkpoints: {made.work}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -111,6 +112,8 @@ def test_ctrl_c_saves_and_resume_goes_on(spawn: Spawn, fslm: Fslm, recipe: Path)
     out, err = process.communicate()
     assert (process.returncode, out) == (130, "")
     assert "--resume" in err and "Traceback" not in err
-    resumed = fslm("train", str(recipe), "--set", "epochs=6", "--resume")
+    resumed = fslm("train", str(recipe), "--set", "epochs=6", "--resume", "--json")
     assert resumed.code == 0, resumed.err
-    assert Path(resumed.out.strip()).is_dir()
+    assert Path(resumed.data["adapter"]) == recipe.parent / "made" and Path(resumed.data["work"]).is_dir()
+    weights = (recipe.parent / "made/adapter_model.safetensors").read_bytes()
+    assert resumed.data["sha256"] == hashlib.sha256(weights).hexdigest() and 1 <= resumed.data["epoch"] <= 6
