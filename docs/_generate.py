@@ -13,6 +13,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -189,12 +190,14 @@ def _section(model: type[BaseModel], prefix: str) -> Iterator[str]:
 
 def _notes(model: type[BaseModel]) -> dict[str, str]:
     """The string below each field of a class, as attribute docstrings are written."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
-    assert isinstance(tree, ast.ClassDef)
     notes = {}
-    for above, below in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(above, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-            notes[ast.unparse(above.target)] = inspect.cleandoc(str(below.value.value))
+    for part in (kind for kind in reversed(model.__mro__) if issubclass(kind, BaseModel) and kind is not BaseModel):
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
+        assert isinstance(tree, ast.ClassDef)
+        for above, below in pairwise(tree.body):
+            documented = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+            if isinstance(above, ast.AnnAssign) and documented:
+                notes[ast.unparse(above.target)] = inspect.cleandoc(str(below.value.value))
     return notes
 
 

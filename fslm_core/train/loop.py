@@ -30,6 +30,7 @@ from .objective import Objective
 from .plan import Plan
 from .progress import Judged, Progress, Saved, Stepped
 from .recipe import Recipe
+from .scores import rank
 from .stable import FILE as STABLE
 from .stable import Stable, stable_bytes
 
@@ -257,7 +258,7 @@ class Run:
         except BackendError as error:
             raise _diverged(f"epoch {len(state.scores) + 1}", error.what) from None
         state.scores.append(scores)
-        best = state.best is None or _rank(scores) > _rank(state.scores[state.best])
+        best = state.best is None or rank(scores) > rank(state.scores[state.best])
         if best:
             state.best = len(state.scores) - 1
             self._write(self.folder / BEST, save(lora_tensors(self.objective.model)))
@@ -293,11 +294,6 @@ def _unwritable(error: Exception, place: Path) -> TrainError:
         where=str(place),
         hint="free space, then go on from the checkpoint before it, which stands: the same command with --resume",
     )
-
-
-def _rank(scores: dict[str, float]) -> tuple[float, float]:
-    """Exact first; between equals the sum of field scores; the earlier epoch stays between full equals."""
-    return scores["exact"], sum(v for name, v in scores.items() if name.startswith("field."))
 
 
 class _Watch(TrainerCallback):

@@ -122,7 +122,20 @@ class Select(_Section):
         return self
 
 
-class Preference(_Section):
+class Dpo(_Section):
+    """How direct preference optimisation trains."""
+
+    beta: float = Field(default=0.1, gt=0)
+    """How dear it is to go away from the reference."""
+    loss: Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down"] = "sigmoid"
+    """As TRL calls them; `sigmoid` is DPO itself."""
+    lr: float = Field(default=5e-5, gt=0)
+    """The highest learning rate."""
+    epochs: int = Field(default=1, ge=1)
+    """How often every pair is seen."""
+
+
+class Preference(Dpo):
     """Trains an adapter further by direct preference optimisation (DPO); `optim` holds but for its `lr`.
 
     The reference is the adapter that it starts from. The selection rows of `data` score each epoch, as before.
@@ -134,14 +147,6 @@ class Preference(_Section):
     """The adapter to start from; None takes what this recipe made without preferences, in `output`."""
     output: Path | None = None
     """The folder to write; None writes beside `output`, with `-preferred` at the end of its name."""
-    beta: float = Field(default=0.1, gt=0)
-    """How dear it is to go away from the reference."""
-    loss: Literal["sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down"] = "sigmoid"
-    """As TRL calls them; `sigmoid` is DPO itself."""
-    lr: float = Field(default=5e-5, gt=0)
-    """The highest learning rate."""
-    epochs: int = Field(default=1, ge=1)
-    """How often every pair is seen."""
 
 
 class Continued(_Section):

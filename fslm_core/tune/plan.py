@@ -55,7 +55,7 @@ class Training(_Part):
 
 
 class TunePlan(_Part):
-    """What a tuning would take when it was planned, scoring left aside."""
+    """What a tuning would take when it was planned, scoring and rounds of preferences left aside."""
 
     stack: str
     rows: int

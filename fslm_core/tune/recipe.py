@@ -17,10 +17,10 @@ from ..settings import no_nul
 from ..stack import Stack, Step
 from ..stage import Stage
 from ..train import Recipe
-from ..train.recipe import Fraction, as_model, read_toml
+from ..train.recipe import Dpo, Fraction, as_model, read_toml
 
 _PATHS = (("data", "train"), ("data", "dev"), ("work",), ("teacher", "adapter"))
-_OURS = {"stage", "output", "seed"}
+_OURS = {"stage", "output", "seed", "preference"}
 _OURS_OF_DATA = {"train", "select", "fraction", "group"}
 
 
@@ -132,6 +132,25 @@ class Exposure(_Section):
     """Whether these rows are added to those fed with gold, or take their place."""
 
 
+class Preferring(Dpo):
+    """Rounds of preference tuning (DPO) after the others: answers are drawn from a stage, right ones against wrong.
+
+    Where none of a row's answers is right, the row's own stands against them. An adapter that does worse on the rows
+    that choose epochs than the one before it is not kept.
+    """
+
+    rounds: int = Field(default=0, ge=0, le=5)
+    """How many; each draws from the stage as the one before left it."""
+    rows: int = Field(default=200, ge=1)
+    """At most so many of a stage's training rows are answered."""
+    samples: int = Field(default=8, ge=1, le=64)
+    """How often each is."""
+    temperature: float = Field(default=1.0, gt=0)
+    """How freely."""
+    pairs: int = Field(default=1, ge=1)
+    """At most so many pairs of each row."""
+
+
 class TuneRecipe(_Section):
     """Everything a tuning depends on, besides the stack itself."""
 
@@ -143,6 +162,7 @@ class TuneRecipe(_Section):
     teacher: Teacher | None = None
     """Without one, rows that lack a message do not train its step."""
     exposure: Exposure = Exposure()
+    preference: Preferring = Preferring()
     train: dict[str, Any] = {}
     """Settings of a training recipe for all stages, as `epochs`, `lora.rank`, `data.max_rows`."""
     steps: dict[str, dict[str, Any]] = {}
@@ -229,6 +249,7 @@ __all__ = [
     "Budget",
     "Data",
     "Exposure",
+    "Preferring",
     "Teacher",
     "TeacherStep",
     "TuneRecipe",

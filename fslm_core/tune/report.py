@@ -35,8 +35,12 @@ class MessagesReport(_Data):
 
 
 class StageReport(_Data):
-    """A stage's training in one round. ``fed`` counts the rows fed with what the steps before really said; ``again`` is
-    False where there was none, so that the adapter of the round before stays."""
+    """A stage's training in one round.
+
+    ``fed`` counts the rows fed with what the steps before really said, and ``pairs`` those of a better and a worse
+    answer of its own; ``again`` is False where the adapter of the round before stays, for there was neither, or it did
+    worse with what there was.
+    """
 
     stage: str
     round: int
@@ -44,6 +48,7 @@ class StageReport(_Data):
     rows: int
     select: int
     fed: int
+    pairs: int
     left_out: dict[str, int]
     tokens: int
     seconds: float
@@ -162,7 +167,17 @@ def _page(report: TuneReport) -> Iterator[str]:
     for message in report.messages:
         yield from (f"- {message.step}: {count} rows without a message: {why}" for why, count in message.lost.items())
     yield "\n## Training\n"
-    heads = ["round", "stage", "rows", "of them fed with what was said", "tokens", "minutes", "epoch", "exact (select)"]
+    heads = [
+        "round",
+        "stage",
+        "rows",
+        "of them fed with what was said",
+        "pairs",
+        "tokens",
+        "minutes",
+        "epoch",
+        "exact (select)",
+    ]
     yield from _table(heads, [_trained(stage) for stage in report.stages])
     yield "## Adapters\n"
     yield "To run them, put this into `fslm.toml`, or copy each folder into its plugin:\n"
@@ -182,10 +197,12 @@ def _told(figure: Interval | None) -> str:
 
 def _trained(stage: StageReport) -> list[Any]:
     if not stage.again:
-        return [stage.round, stage.stage, "nothing new for it", "", "", "", "", ""]
+        why = "did worse, not kept" if stage.pairs else "nothing new for it"
+        return [stage.round, stage.stage, why, "", stage.pairs or "", "", "", "", ""]
     exact = stage.select_scores.get("exact")
     minutes = f"{stage.seconds / 60:.1f}"
-    return [stage.round, stage.stage, stage.rows, stage.fed, stage.tokens, minutes, stage.epoch, f"{exact:.3f}"]
+    counts = [stage.rows, stage.fed, stage.pairs, stage.tokens]
+    return [stage.round, stage.stage, *counts, minutes, stage.epoch, f"{exact:.3f}"]
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:

@@ -28,6 +28,8 @@ from ..settings import Settings, StageSettings
 from ..stack import Stack, Step
 from ..stage import Stage
 from ..train import Recipe, Working, train_stage
+from ..train.scores import rank
+from . import preferring
 from .cache import Kept
 from .feeding import fed
 from .progress import Progress
@@ -35,6 +37,7 @@ from .recipe import TuneRecipe
 from .units import Lines, Unit, gold_lines, said_lines
 
 _KEY = "key"
+_MADE = "made.json"
 _RESUME = re.compile(" (with|and) --resume")
 """`fslm train` goes on when it is told to, a tuning whenever it can."""
 
@@ -47,8 +50,9 @@ class Trained:
         adapter: its folder.
         rows, select: rows trained on, and those that chose the epoch.
         fed: of the rows, those that are fed with what the steps before really say.
+        pairs: of a better and a worse answer, in a round of preference tuning.
         left_out: messages without a row, by why.
-        again: False where the round had nothing new for it, and its adapter of before stays.
+        again: False where its adapter of before stays: the round had nothing new for it, or made it worse.
     """
 
     stage: str
@@ -63,6 +67,7 @@ class Trained:
     seconds: float
     epoch: int
     scores: Mapping[str, float]
+    pairs: int = 0
 
 
 @dataclass
@@ -112,6 +117,38 @@ class Tuning:
             select.add(gold_lines(self.stack, unit, self.select))
         return self._train(unit, number, rows, select, new)
 
+    def preferred(self, unit: Unit, number: int, before: Trained) -> Trained:
+        """Train a stage further on pairs of its own answers; arguments as of :meth:`exposed`."""
+        way, seed = self.recipe.preference, self.recipe.seed + number
+        folder = self.work / f"round-{number}" / unit.name
+        recipe = preferring.recipe_of(unit.recipe(self.recipe, before.adapter.parent), way, folder, before.adapter)
+        assert recipe.preference is not None and recipe.data.select is not None
+        files = [sha256_of(recipe.data.train), sha256_of(recipe.data.select)]
+        self._fresh(folder, preferring.key_of(unit, recipe, way, before.sha256, [*files, str(seed)]))
+        pairs = recipe.preference.pairs
+        if not pairs.is_file():
+            preferring.draw(
+                unit,
+                recipe,
+                way,
+                adapter=before.adapter,
+                seed=seed,
+                settings=self.settings,
+                host=self.host,
+                progress=self.progress,
+            )
+        count = pairs.read_bytes().count(b"\n")
+        if not count:
+            return _unchanged(before, Lines())
+        found = self._made(unit, folder, recipe)
+        if rank(found["scores"]) < rank(before.scores):
+            return replace(before, again=False, pairs=count, fed=0, left_out={}, **_cost(found))
+        adapter = self.adapters[unit.stage.name] = folder / "adapter"
+        for file in (recipe.data.train, recipe.data.select):
+            put_file(folder / file.name, file.read_bytes())
+        sha256 = inspect(adapter).sha256
+        return replace(before, adapter=adapter, sha256=sha256, again=True, pairs=count, fed=0, left_out={}, **found)
+
     def tuned_settings(self) -> Settings:
         """The settings with the adapters that there are so far."""
         chosen = dict(self.settings.stages)
@@ -131,16 +168,8 @@ class Tuning:
             if not side.lines:
                 raise _no_rows(unit, side, file.stem)
             side.write(file)
-        key = _key(unit, recipe)
-        made = folder / "made.json"
-        if not (folder / _KEY).is_file() or (folder / _KEY).read_text("utf-8") != key:
-            for old in (folder / "adapter", folder / "steps"):
-                shutil.rmtree(old, ignore_errors=True)
-            made.unlink(missing_ok=True)
-            put_file(folder / _KEY, key)
-        if not made.is_file() or not (folder / "adapter" / "fslm.json").is_file():
-            put_file(made, json.dumps(self._trained(unit, folder, recipe)))
-        found: dict[str, Any] = json.loads(made.read_text("utf-8"))
+        self._fresh(folder, _key(unit, recipe))
+        found = self._made(unit, folder, recipe)
         adapter = self.adapters[unit.stage.name] = folder / "adapter"
         return Trained(
             stage=unit.stage.name,
@@ -154,6 +183,22 @@ class Tuning:
             **found,
         )
 
+    def _fresh(self, folder: Path, key: str) -> None:
+        """Clear away what was made by another key, if anything was."""
+        if not (folder / _KEY).is_file() or (folder / _KEY).read_text("utf-8") != key:
+            for old in ("adapter", "steps", "steps.preference"):
+                shutil.rmtree(folder / old, ignore_errors=True)
+            for old in (_MADE, "pairs.jsonl"):
+                (folder / old).unlink(missing_ok=True)
+            put_file(folder / _KEY, key)
+
+    def _made(self, unit: Unit, folder: Path, recipe: Recipe) -> dict[str, Any]:
+        """Train, unless that is done; what came of it besides the adapter."""
+        if not (folder / _MADE).is_file() or not (folder / "adapter" / "fslm.json").is_file():
+            put_file(folder / _MADE, json.dumps(self._trained(unit, folder, recipe)))
+        found: dict[str, Any] = json.loads((folder / _MADE).read_text("utf-8"))
+        return found
+
     def _trained(self, unit: Unit, folder: Path, recipe: Recipe) -> dict[str, Any]:
         try:
             made = train_stage(
@@ -161,7 +206,7 @@ class Tuning:
                 root=folder,
                 work=folder / "steps",
                 stage=unit.stage,
-                resume=(folder / "steps").is_dir(),
+                resume=any(folder.glob("steps*/")),
                 settings=self.settings,
                 host=self.host,
                 progress=self.progress,
@@ -224,7 +269,11 @@ def _key(unit: Unit, recipe: Recipe) -> str:
 
 
 def _unchanged(before: Trained, said: Lines) -> Trained:
-    return replace(before, again=False, fed=0, left_out=dict(said.left_out), seconds=0.0, tokens=0)
+    return replace(before, again=False, fed=0, pairs=0, left_out=dict(said.left_out), seconds=0.0, tokens=0)
+
+
+def _cost(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: found[name] for name in ("tokens", "seconds")}
 
 
 def _no_rows(unit: Unit, side: Lines, what: str) -> TrainError:

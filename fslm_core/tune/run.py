@@ -27,6 +27,7 @@ from ..train.run import alone, require_extra
 from .desk import Cost
 from .messages import Tally, Writer
 from .plan import TunePlan, make_plan
+from .preferring import require_extra as require_preferences
 from .progress import Part, Planned, Progress, silent
 from .recipe import TuneRecipe, load_tuning, refuse_strange, tunable
 from .report import MessagesReport, Scores, StageReport, TuneReport, scores_of
@@ -92,7 +93,7 @@ def tune_stack(
         UnknownNameError: no such stack, base or backend.
         CheckError: the stack is refused, or the teacher.
         CheckpointError, AdapterError: a base or an adapter cannot be had.
-        MissingExtraError: ``fslm-core[train,eval]`` is not installed.
+        MissingExtraError: ``fslm-core[train,eval]`` is not installed, or for rounds of preferences ``[prefer]``.
     """
     with _opened(stack, path, overrides, settings, host, progress) as work:
         return work.tuned()
@@ -115,6 +116,8 @@ def _opened(
     refuse_strange(recipe, found)
     require_extra()
     require_evaluation()
+    if recipe.preference.rounds:
+        require_preferences()
     assert found.wiring  # or it says what keeps the stack from being wired
     units = units_of(recipe, found)
     folder = recipe.work or path.resolve().parent / "runs" / path.stem
@@ -200,6 +203,13 @@ class _Work:
                 made.append(tuning.exposed(unit, number, before))
             rounds.append(made)
             self._score(f"after round {number}", tuning.tuned_settings())
+        for number in range(1 + len(rounds), 1 + len(rounds) + self.recipe.preference.rounds):
+            made = []
+            for unit, before in zip(self.units, rounds[-1], strict=True):
+                self._part(f"round {number}, preferences of {unit.name}")
+                made.append(tuning.preferred(unit, number, before))
+            rounds.append(made)
+            self._score(f"after round {number}", tuning.tuned_settings())
         adapters = {name: _published(self.folder, name, path) for name, path in tuning.adapters.items()}
         report = self._report(plan, tallies, rounds, adapters)
         put_files({self.folder / "report.json": report.to_json(), self.folder / "report.md": report.to_markdown()})
@@ -207,7 +217,7 @@ class _Work:
 
     def _part(self, what: str) -> None:
         self._parts += 1
-        rounds = 1 + self.recipe.exposure.rounds
+        rounds = 1 + self.recipe.exposure.rounds + self.recipe.preference.rounds
         self.progress(Part(what, self._parts, 3 + rounds * (len(self.units) + 1)))
 
     def _score(self, when: str, settings: Settings) -> None:
@@ -265,6 +275,7 @@ class _Work:
                     rows=made.rows,
                     select=made.select,
                     fed=made.fed,
+                    pairs=made.pairs,
                     left_out=dict(made.left_out),
                     tokens=made.tokens,
                     seconds=made.seconds,

@@ -20,7 +20,7 @@ from fslm_core.engine import Engine
 from fslm_core.errors import CheckpointUnavailableError, TrainError
 from fslm_core.plugins import PluginHost
 from fslm_core.settings import load
-from fslm_core.train import Stepped
+from fslm_core.train import Saved, Stepped, Working
 from fslm_core.tune import Event, Part, TuneReport, TuneResult
 
 from ..tuning import RECIPE, TEACHER, Demo, place, plan, rows, topic_of, tune, write
@@ -198,6 +198,62 @@ def test_exposure_in_place_of_gold(tmp_path: Path, base: Path) -> None:
     result = tune(recipe, Demo(base), overrides=["exposure.rows=instead"])
     stages = {(stage.round, stage.stage): stage for stage in result.report.stages}
     assert 0 < stages[2, "demo.reply"].fed < stages[2, "demo.reply"].rows == stages[1, "demo.reply"].rows
+
+
+PREFERENCES = ["exposure.rounds=0", "preference.rounds=2", "preference.samples=4", "preference.lr=1e-3", *OFTEN]
+
+
+def test_rounds_of_preferences_train_each_stage_on_its_own_right_and_wrong_answers(tmp_path: Path, base: Path) -> None:
+    recipe = quick(tmp_path)
+    result = tune(recipe, Demo(base), overrides=PREFERENCES)
+    assert [scores.when for scores in result.report.scores][-2:] == ["after round 2", "after round 3"]
+    before = {stage.stage: stage for stage in result.report.stages if stage.round == 1}
+    kept = 0
+    for stage in result.report.stages[len(STAGES) :]:
+        lines = (result.work / f"round-{stage.round}" / stage.stage / "pairs.jsonl").read_text().splitlines()
+        gold = {json.dumps(row["input"], sort_keys=True): row["output"] for row in trained_on(result, stage.stage)}
+        assert stage.pairs == len(lines)
+        for pair in map(json.loads, lines):
+            assert json.loads(pair["chosen"]) == gold[json.dumps(pair["input"], sort_keys=True)]
+            assert json.loads(pair["rejected"]) != json.loads(pair["chosen"])
+        last = before[stage.stage]
+        worse = stage.select_scores["exact"] < last.select_scores["exact"]
+        assert not worse and (stage.sha256 != last.sha256) == stage.again
+        kept += stage.again
+        before[stage.stage] = stage
+    assert kept, "a model of random weights has wrong answers to learn from"
+    for name, stage in before.items():
+        assert inspect(result.adapters[name]).sha256 == stage.sha256
+    told: list[Event] = []
+    again = tune(recipe, Demo(base), overrides=PREFERENCES, progress=told.append)
+    assert again.report == result.report and not any(isinstance(event, Stepped) for event in told)
+
+
+def trained_on(result: TuneResult, stage: str) -> list[Any]:
+    lines = (result.work / "round-1" / stage / "rows.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_a_killed_round_of_preferences_goes_on(tmp_path: Path, base: Path) -> None:
+    """The answers are not drawn again, and training goes on from its checkpoint, to the same weights."""
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole = tune(quick(tmp_path / "whole"), Demo(base), overrides=PREFERENCES)
+    recipe, part = quick(tmp_path / "killed"), ""
+
+    def halt(event: Event) -> None:
+        nonlocal part
+        part = event.what if isinstance(event, Part) else part
+        if part == "round 2, preferences of demo.topic" and isinstance(event, Saved):
+            raise Halt
+
+    with pytest.raises(Halt):
+        tune(recipe, Demo(base), overrides=PREFERENCES, progress=halt)
+    told: list[Event] = []
+    result = tune(recipe, Demo(base), overrides=PREFERENCES, progress=told.append)
+    assert weights(result.work) == weights(whole.work)
+    first = next(place for place, event in enumerate(told) if isinstance(event, Stepped))
+    assert not [e for e in told[:first] if isinstance(e, Working) and e.what == "answers of demo.topic"]
 
 
 # -- bad input -------------------------------------------------------------------------------------------------------

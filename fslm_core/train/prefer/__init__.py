@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .samples import sample_pairs
-from .tuning import prefer
+from .tuning import PACKAGES, prefer
 
-__all__ = ["prefer", "sample_pairs"]
+__all__ = ["PACKAGES", "prefer", "sample_pairs"]
