@@ -72,7 +72,7 @@ class Objective:
 
     def __init__(self, model: Any, examples: Sequence[Example], *, frozen: int, cache_bytes: int = 4 << 30) -> None:
         self.model = model
-        self.base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        self.base = _base_of(model)
         self.decoder = self.base.get_decoder()
         self.examples = examples
         self._split = self.base.config.model_type in _SPLIT
@@ -248,6 +248,10 @@ class Objective:
                 position_embeddings=(cos[:, start:], sin[:, start:]),
             )
         return prefix, own
+
+
+def _base_of(model: Any) -> Any:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 class _Shared:

@@ -164,9 +164,10 @@ class Distill(_Section):
     temperature: float = Field(default=1.0, gt=0, le=100)
     """Above 1, what the teacher thinks unlikely counts for more."""
     divergence: Literal["forward_kl", "reverse_kl", "jsd"] = "forward_kl"
-    """`forward_kl` is KL(P‖Q), `reverse_kl` KL(Q‖P), `jsd` is β·KL(P‖M) + (1-β)·KL(Q‖M) with M = β·P + (1-β)·Q."""
-    beta: float | None = Field(default=None, gt=0, lt=1)
-    """β of `jsd`, where None is 0.5; near 0 it acts as β times `forward_kl`, near 1 as (1-β) times `reverse_kl`."""
+    """`forward_kl` is KL(P‖Q), `reverse_kl` KL(Q‖P), `jsd` is GKD's β · KL(P‖M) + (1-β) · KL(Q‖M), where
+    M = β · P + (1-β) · Q."""
+    beta: float | None = Field(default=None, ge=0.01, le=0.99)
+    """β of `jsd`, where None is 0.5; near 0 it acts as β · `forward_kl`, near 1 as (1-β) · `reverse_kl`."""
 
     @model_validator(mode="after")
     def _fits(self) -> Distill:
