@@ -151,7 +151,7 @@ class Preference(Dpo):
 class Distill(_Section):
     """Has the stage learn a teacher's probabilities of every target token, beside the targets themselves or alone.
 
-    The loss of a token is `(1 - weight) · -log Q(target) + weight · temperature² · D`, where D is the divergence of the
+    The loss of a token is `(1 - weight) · cross-entropy + weight · temperature² · D`, where D is the divergence of the
     student's probabilities Q from the teacher's P, both of logits divided by `temperature`. Not with `preference`.
     """
 

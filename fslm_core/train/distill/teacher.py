@@ -46,8 +46,11 @@ class Teacher:
 
     @property
     def title(self) -> str:
-        """Its name for people."""
-        return self.name if self.adapter is None else f"{self.name} with the adapter {self.adapter.path.name}"
+        """Its name for people, with the stage that its adapter is for."""
+        if self.adapter is None:
+            return self.name
+        record = self.adapter.record
+        return f"{self.name} with the adapter {f'of {record.stage}' if record else self.adapter.path.name}"
 
     def facts(self, ways: Distill) -> dict[str, Any]:
         """What a record should say of the teaching."""
