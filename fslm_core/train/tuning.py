@@ -187,15 +187,15 @@ def _loaded(
     reader = None
     if teacher is not None:
         reader = Reader(load_teacher(teacher, base, checkpoint, settings), examples)
-        progress(Noted(_told(teacher, reader, base)))
+        progress(Noted(_memory_of(teacher, reader, base)))
     model, frozen = add_lora(base, recipe.lora, seed=recipe.seed)
     if reader is None or recipe.distill is None:
         return base, model, Objective(model, examples, frozen=frozen)
     return base, model, Distilled(model, examples, frozen=frozen, teacher=reader, ways=recipe.distill)
 
 
-def _told(teacher: Teacher, reader: Reader, base: Any) -> str:
-    """What the teacher takes of memory."""
+def _memory_of(teacher: Teacher, reader: Reader, base: Any) -> str:
+    """What the teacher takes of it, in words."""
     shared = {id(weight) for weight in base.parameters()}
     weights = sum(weight.nbytes for weight in reader.base.parameters() if id(weight) not in shared)
     kept = f", and {reader.kept_bytes / 1e6:,.1f} MB for what it reads of the rows" if reader.caches else ""

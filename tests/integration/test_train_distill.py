@@ -196,7 +196,7 @@ def test_timing_asks_the_teacher_too_and_leaves_nothing(base: Path, tmp_path: Pa
     reader = Reader(load_base(larger(base, tmp_path / "larger"), TorchSettings(device="cpu")), EXAMPLES)
     objective = Distilled(student, EXAMPLES, frozen=frozen, teacher=reader, ways=Distill(base="t"))
     took = objective.time_steps([(0, 1), (2,)])
-    assert took.once > 0 and took.own >= 0
+    assert took.once >= reader.seconds > 0 and took.step > 0 and took.own > 0
     assert all(weight.grad is None for weight in student.parameters())
 
 

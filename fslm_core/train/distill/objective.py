@@ -38,8 +38,8 @@ def load_teacher(teacher: Teacher, base: Any, checkpoint: ResolvedCheckpoint, se
     else:
         model = load_base(teacher.checkpoint.path, settings)
     if (info := teacher.adapter) is not None:
-        known = info.record is not None and info.record.base_sha256 is not None  # and found to be the checkpoint's
-        name = info.record.base if known and info.record is not None else teacher.base
+        record = info.record
+        name = record.base if record is not None and record.base_sha256 else teacher.base  # its hash was compared
         adapter = adapters.read(info.path, sha256=info.sha256, checkpoint=name, config=model.config)
         adapters.attach(model, None, adapter)
     return model.eval().requires_grad_(False)
@@ -50,6 +50,9 @@ class Reader(Objective):
 
     Where its layers may be called one by one, it goes through each row once, and what its head reads there is kept;
     otherwise, or if that would take more than ``cache_bytes``, it goes through every batch.
+
+    Attributes:
+        seconds: spent in layers whose results can be kept.
     """
 
     def __init__(self, model: Any, examples: Sequence[Example], *, cache_bytes: int = 2 << 30) -> None:
@@ -57,6 +60,7 @@ class Reader(Objective):
         config = self.base.config.get_text_config()
         self.kept_bytes = sum(len(e.target) for e in examples) * config.hidden_size * self.base.dtype.itemsize
         self.caches = self._split and self.kept_bytes <= cache_bytes
+        self.seconds = 0.0
         self._kept: list[Tensor] | None = None
 
     def prepare(self, batches: Iterable[Sequence[int]]) -> Iterable[int]:
@@ -66,7 +70,8 @@ class Reader(Objective):
         kept: list[Tensor] = [torch.empty(0)] * len(self.examples)
         done = 0
         for rows in batches:
-            for row, states in zip(rows, self._read(rows), strict=True):
+            sizes = [len(self.examples[row].target) for row in rows]
+            for row, states in zip(rows, self._read(rows).split(sizes), strict=True):
                 kept[row] = states.clone()
             done += len(rows)
             yield done
@@ -76,24 +81,20 @@ class Reader(Objective):
     def logits(self, rows: Sequence[int]) -> Tensor:
         """The logits where a target token is predicted, row after row: (tokens, vocabulary)."""
         with self._quick():
-            if self._kept is None:
+            if not self.caches:
                 return self._logits(rows, self._targets(rows)[0])
-            logits: Tensor = self.base.get_output_embeddings()(torch.cat([self._kept[row] for row in rows]))
+            states = self._read(rows) if self._kept is None else torch.cat([self._kept[row] for row in rows])
+            logits: Tensor = self.base.get_output_embeddings()(states)
             return logits
 
     @torch.no_grad()
-    def time_reading(self, batches: Iterable[Sequence[int]]) -> float:
-        """Seconds that going through these batches takes."""
+    def _read(self, rows: Sequence[int]) -> Tensor:
+        """What the head reads where a target token is predicted, row after row: (tokens, hidden)."""
         begun = time.perf_counter()
-        for rows in batches:
-            self._read(rows) if self.caches else self.logits(rows)
-        return time.perf_counter() - begun
-
-    @torch.no_grad()
-    def _read(self, rows: Sequence[int]) -> tuple[Tensor, ...]:
         with self._quick():
             states = self._states(rows, self._targets(rows)[0])
-        return torch.split(states, [len(self.examples[row].target) for row in rows])
+        self.seconds += time.perf_counter() - begun
+        return states
 
 
 class Distilled(Objective):
@@ -126,12 +127,11 @@ class Distilled(Objective):
         return ways.weight * apart + (1 - ways.weight) * hard
 
     def time_steps(self, batches: Sequence[Sequence[int]]) -> Timed:
-        """As :meth:`Objective.time_steps`, with what the teacher takes of it."""
-        read = self.teacher.time_reading(batches)
+        """As :meth:`Objective.time_steps`; what the teacher's layers take, they take once where it is kept."""
+        before = self.teacher.seconds
         step, once, own = super().time_steps(batches)
-        if self.teacher.caches:
-            step, once = step - read, once + read
-        return Timed(max(step, 0.0), once, max(own - read, 0.0))
+        read = self.teacher.seconds - before
+        return Timed(step - read, once + read, own - read)
 
 
 __all__ = ["Distilled", "Reader", "load_teacher"]
