@@ -8,7 +8,8 @@ import pytest
 
 from fslm_core.errors import TrainError
 from fslm_core.tune import TuneRecipe, load_tuning
-from fslm_core.tune.recipe import refuse_strange
+from fslm_core.tune.preferring import recipe_of
+from fslm_core.tune.recipe import Preferring, refuse_strange
 from fslm_core.tune.rounds import _key
 from fslm_core.tune.units import units_of
 
@@ -86,6 +87,13 @@ def test_paths_of_training_are_relative_to_the_recipe_too(tmp_path: Path) -> Non
     assert first.distill is not None and second.distill is not None
     assert (first.distill.base, first.distill.adapter) == (str(tmp_path / "larger"), tmp_path / "topic")
     assert (second.distill.adapter, second.lora.start) == (None, tmp_path / "a")
+
+
+def test_rounds_of_preferences_have_no_teacher(tmp_path: Path) -> None:
+    recipe = read(tmp_path, RECIPE + '[train.distill]\nbase = "smollm2-135m"\n')
+    own = units_of(recipe, STACK)[0].recipe(recipe, tmp_path)
+    assert own.distill is not None
+    assert recipe_of(own, Preferring(), tmp_path / "round", tmp_path / "adapter").distill is None
 
 
 def test_what_was_trained_before_there_were_teachers_of_logits_keeps_its_key(tmp_path: Path) -> None:
