@@ -217,6 +217,15 @@ BUILT_IN: Mapping[str, Checkpoint] = {
 """The checkpoints fslm knows by itself."""
 
 
+def is_folder(name: str) -> bool:
+    """Whether a checkpoint's name is the path of a folder.
+
+    >>> is_folder("smollm2-135m"), is_folder("models/mine"), is_folder("hf:owner/name")
+    (False, True, False)
+    """
+    return not name.startswith("hf:") and (name.startswith((".", "~")) or "/" in name or "\\" in name)
+
+
 def find(name: str, extra: Mapping[str, Checkpoint] | None = None) -> Checkpoint:
     """Return the checkpoint called ``name``.
 
@@ -234,7 +243,7 @@ def find(name: str, extra: Mapping[str, Checkpoint] | None = None) -> Checkpoint
         return known[name]
     if match := _HUB_NAME.fullmatch(name):
         return Checkpoint(name, HubRepo(match["repo"], match["revision"] or ""))
-    if not name.startswith("hf:") and (name.startswith((".", "~")) or "/" in name or "\\" in name):
+    if is_folder(name):
         return Checkpoint(name, Folder(Path(name).expanduser()))
     raise UnknownNameError.of("checkpoint", name, known)
 
@@ -250,4 +259,5 @@ __all__ = [
     "WheelFile",
     "digest",
     "find",
+    "is_folder",
 ]

@@ -116,7 +116,8 @@ class Display:
 
     def _stepped(self, event: Stepped) -> None:
         speed, left = f"{event.tokens_per_second:,.0f} tokens/s", time_text(event.seconds_left)
-        note = f"epoch {event.epoch}, loss {event.loss:.4f}, {speed}, {left} left"
+        told = scores_text({"loss": event.loss, **event.figures})
+        note = f"epoch {event.epoch}, {told}, {speed}, {left} left"
         self._move("training", event.step, event.steps, note)
         if not self._terminal and (event.step % max(1, event.steps // _LINES) == 0 or event.step == event.steps):
             screen.say(f"step {event.step:,} of {event.steps:,}: {note}")

@@ -14,7 +14,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,7 +44,7 @@ class State:
 
     Attributes:
         recipe: digest of all the run depends on; a checkpoint of another is refused.
-        losses: one ``{"step", "epoch", "loss", "lr"}`` a step.
+        losses: one ``{"step", "epoch", "loss", "lr"}`` a step, with what else the objective tells.
         scores: one dict for each epoch that was judged.
         best: index into ``scores``, or None.
         seconds: spent in steps, over all sessions.
@@ -125,6 +125,7 @@ class Run:
         lengths: tokens of each row, for the speed told.
         base: SHA-256 of the base, under which the end of a stable phase is kept; None keeps none.
         start: the end of another run's stable phase, to go on from; there is no warm-up then.
+        figures: what else is to be told of the newest step, by name.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class Run:
         progress: Progress,
         base: str | None = None,
         start: Stable | None = None,
+        figures: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self.base = base
         self.start = start
@@ -151,6 +153,7 @@ class Run:
         self._judge = judge
         self._lengths = lengths
         self._progress = progress
+        self._figures = figures
 
     def train(self, checkpoint: Path | None) -> None:
         """Train to the end, from ``checkpoint`` if there is one; the best epoch's tensors are in ``BEST`` then.
@@ -221,10 +224,12 @@ class Run:
         state.step += 1
         state.seconds += seconds
         state.tokens += sum(self._lengths[row] for row in rows)
-        state.losses.append({"step": state.step, "epoch": epoch, "loss": round(loss, 6), "lr": lr})
+        figures = {name: round(value, 6) for name, value in self._figures().items()}
+        state.losses.append({"step": state.step, "epoch": epoch, "loss": round(loss, 6), "lr": lr, **figures})
         steps = len(self.plan.batches)
         left = (steps - state.step) * state.seconds / state.step
-        self._progress(Stepped(state.step, steps, epoch, loss, lr, state.tokens / max(state.seconds, 1e-9), left))
+        speed = state.tokens / max(state.seconds, 1e-9)
+        self._progress(Stepped(state.step, steps, epoch, loss, lr, speed, left, figures))
 
     def begun(self, optimizer: Any) -> None:
         """Give a new run's optimiser what it goes on from."""

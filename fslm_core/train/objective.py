@@ -16,9 +16,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from peft import PeftModel
 from peft.helpers import disable_input_dtype_casting
 from torch import Tensor
 from torch.nn import functional
@@ -42,24 +43,42 @@ class Example:
         return len(self.prompt) + len(self.target)
 
 
+class Timed(NamedTuple):
+    """Seconds that some batches take.
+
+    Attributes:
+        step: each time.
+        once: before the first step, for results that are kept.
+        own: of the model alone, forward and backward, through all layers.
+    """
+
+    step: float
+    once: float
+    own: float
+
+
 class Objective:
     """Computes the mean cross-entropy of target tokens, each weighted by its row.
 
     Args:
-        model: a PEFT model on a causal language model.
+        model: a PEFT model on a causal language model, or one that is only read.
         examples: all rows of the training run.
         frozen: how many of the lowest layers hold no adapter.
         cache_bytes: how much memory the frozen layers' results may take; above it they are computed anew.
+
+    Attributes:
+        figures: what else is to be told of the newest loss.
     """
 
     def __init__(self, model: Any, examples: Sequence[Example], *, frozen: int, cache_bytes: int = 4 << 30) -> None:
         self.model = model
-        self.base = model.get_base_model()
+        self.base = _base_of(model)
         self.decoder = self.base.get_decoder()
         self.examples = examples
         self._split = self.base.config.model_type in _SPLIT
         self.prefix = common_prefix([e.prompt for e in examples]) if self._split else ()
         self.frozen = frozen if self._split else 0
+        self.figures: dict[str, float] = {}
         self._hidden: list[Tensor] | None = None
         self._prefix_hidden: Tensor | None = None
         tokens = sum(len(e) - len(self.prefix) for e in examples)
@@ -90,12 +109,8 @@ class Objective:
             yield done
         self._hidden = hidden
 
-    def time_steps(self, batches: Sequence[Sequence[int]]) -> tuple[float, float]:
-        """Run forward and backward over ``batches``, then forget the gradients.
-
-        Returns:
-            Seconds spent on what is trained, and seconds one pass through the frozen layers took.
-        """
+    def time_steps(self, batches: Sequence[Sequence[int]]) -> Timed:
+        """Run forward and backward over ``batches``, then forget the gradients."""
         self.model.train()
         lower = 0.0
         begun = time.perf_counter()
@@ -107,7 +122,8 @@ class Objective:
                 lower += time.perf_counter() - start
             self.loss(rows).backward()
         self.model.zero_grad(set_to_none=True)
-        return time.perf_counter() - begun - 2 * lower, lower  # the loss read the frozen layers once more
+        whole = time.perf_counter() - begun - lower  # the loss read the frozen layers once more
+        return Timed(whole - lower, lower, whole) if self.caches else Timed(whole, 0.0, whole)
 
     def loss(self, rows: Sequence[int]) -> Tensor:
         """Return the loss of a batch: a scalar, the weighted mean over its target tokens."""
@@ -143,12 +159,17 @@ class Objective:
         """The logits at ``places`` of the flattened batch: (places, vocabulary)."""
         logits: Tensor
         if self._split:
-            logits = self.base.get_output_embeddings()(self.decoder.norm(self._last(rows).flatten(0, 1)[places]))
+            logits = self.base.get_output_embeddings()(self._states(rows, places))
             return logits
         ids = self._ids(rows)
         columns, own = torch.unique(places % ids.shape[1], return_inverse=True)
         logits = self.base(input_ids=ids, use_cache=False, logits_to_keep=columns).logits
         return logits[places // ids.shape[1], own]
+
+    def _states(self, rows: Sequence[int], places: Tensor) -> Tensor:
+        """What the head reads at ``places``: (places, hidden)."""
+        states: Tensor = self.decoder.norm(self._last(rows).flatten(0, 1)[places])
+        return states
 
     def _length(self, row: int) -> int:
         """Tokens of a row that enter the model: all but the shared prefix and the end token."""
@@ -229,6 +250,10 @@ class Objective:
         return prefix, own
 
 
+def _base_of(model: Any) -> Any:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 class _Shared:
     """Stands in for a KV cache within one layer: holds the prefix's keys and values, and lets gradients through."""
 
@@ -257,4 +282,4 @@ def common_prefix(prompts: Sequence[Ids]) -> Ids:
     return least[: min(same, size)]
 
 
-__all__ = ["Example", "Objective", "common_prefix"]
+__all__ = ["Example", "Objective", "Timed", "common_prefix"]

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -45,7 +45,8 @@ class Estimated:
 class Stepped:
     """One optimiser step. ``epoch`` counts from 1; ``seconds_left`` is for the steps alone.
 
-    ``tokens_per_second`` counts the tokens of the rows (prompt, answer and end) trained on since the start.
+    ``tokens_per_second`` counts the tokens of the rows (prompt, answer and end) trained on since the start; ``figures``
+    are what else there is to tell of the step, such as its ``divergence`` from a teacher.
     """
 
     step: int
@@ -55,6 +56,7 @@ class Stepped:
     lr: float
     tokens_per_second: float
     seconds_left: float
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,21 +7,18 @@ way is relative to the current folder.
 from __future__ import annotations
 
 import os
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..data.cleaning import Duplicates
 from ..data.leaks import OVERLAP, WORDS
-from ..errors import TrainError
 from ..settings import no_nul
+from .reading import Paths, read_toml
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Paths = Sequence[tuple[str, ...]]
-R = TypeVar("R", bound=BaseModel)
 _PATHS: Paths = (
     ("data", "train"),
     ("data", "select"),
@@ -29,6 +26,8 @@ _PATHS: Paths = (
     ("clean", "evaluation"),
     ("continued", "run"),
     *(("preference", name) for name in ("pairs", "adapter", "output")),
+    ("distill", "base"),
+    ("distill", "adapter"),
     ("output",),
 )
 """Keys that hold a path, or a list of paths."""
@@ -149,6 +148,41 @@ class Preference(Dpo):
     """The folder to write; None writes beside `output`, with `-preferred` at the end of its name."""
 
 
+class Distill(_Section):
+    """Has the stage learn a teacher's probabilities of every target token, beside the targets themselves or alone.
+
+    The loss of a token is `(1 - weight) · cross-entropy + weight · temperature² · D`, where D is the divergence of the
+    student's probabilities Q from the teacher's P, both of logits divided by `temperature`. Not with `preference`.
+    """
+
+    base: str | None = None
+    """The teacher's checkpoint, by name or folder, with the tokenizer of the stage's; None takes the stage's base."""
+    adapter: Path | None = None
+    """The teacher's adapter; None takes the checkpoint as it is."""
+    weight: float = Field(default=0.5, gt=0, le=1)
+    """The share of the divergence; at 1 the rows' targets only say where the teacher is asked."""
+    temperature: float = Field(default=1.0, gt=0, le=100)
+    """Above 1, what the teacher thinks unlikely counts for more."""
+    divergence: Literal["forward_kl", "reverse_kl", "jsd"] = "forward_kl"
+    """`forward_kl` is KL(P‖Q), `reverse_kl` KL(Q‖P), `jsd` is GKD's β · KL(P‖M) + (1-β) · KL(Q‖M), where
+    M = β · P + (1-β) · Q."""
+    beta: float | None = Field(default=None, ge=0.01, le=0.99)
+    """β of `jsd`, where None is 0.5; near 0 it acts as β · `forward_kl`, near 1 as (1-β) · `reverse_kl`."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Distill:
+        if self.base is None and self.adapter is None:
+            raise ValueError("say who teaches: base, adapter, or both")
+        if self.beta is not None and self.divergence != "jsd":
+            raise ValueError('beta belongs to divergence = "jsd"')
+        return self
+
+    @property
+    def mixed(self) -> float:
+        """The teacher's share of ``jsd``'s mixture."""
+        return 0.5 if self.beta is None else self.beta
+
+
 class Continued(_Section):
     """Goes on from the end of another run's stable phase (`optim.schedule = "wsd"`), with other rows.
 
@@ -219,6 +253,7 @@ class Recipe(_Section):
     select: Select | None = None
     continued: Continued | None = None
     preference: Preference | None = None
+    distill: Distill | None = None
     lora: Lora = Lora()
     optim: Optim = Optim()
     epochs: int = Field(default=3, ge=1)
@@ -236,10 +271,12 @@ class Recipe(_Section):
     task_score: TaskScore = TaskScore()
 
     @model_validator(mode="after")
-    def _begins_once(self) -> Recipe:
+    def _agrees(self) -> Recipe:
         given = {"lora.start": self.lora.start, "continued": self.continued, "preference": self.preference}
         if len(named := [name for name, value in given.items() if value is not None]) > 1:
             raise ValueError(f"{' and '.join(named)} say differently what training begins with: leave one")
+        if self.distill is not None and self.preference is not None:
+            raise ValueError("distill does not go with preference (--preferences): leave one out")
         return self
 
     def plain(self, root: Path) -> dict[str, Any]:
@@ -258,6 +295,8 @@ class Recipe(_Section):
 
 def _shown(given: str, root: Path) -> str:
     path = Path(given)
+    if given.startswith("hf:"):
+        return given
     return Path(os.path.relpath(path, root)).as_posix() if path.is_relative_to(root.parent) else path.name
 
 
@@ -274,101 +313,11 @@ def load_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
     return read_toml(path, Recipe, _PATHS, overrides)
 
 
-def read_toml(path: Path, kind: type[R], paths: Paths, overrides: Iterable[str] = ()) -> R:
-    """Read a TOML file as a model.
-
-    Args:
-        paths: the dotted keys that hold paths; those in the file are relative to it, those of overrides to the current
-            folder.
-
-    Raises:
-        TrainError: as :func:`load_recipe`.
-    """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TrainError(
-            f"the recipe cannot be read: {error.strerror}",
-            where=str(path),
-            hint="give the path of a recipe, such as a plugin's train/NAME.toml",
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise TrainError(
-            f"the recipe is not TOML: {error}", where=str(path), hint='mend that line: text is written key = "text"'
-        ) from None
-    _resolve_paths(raw, paths, path.parent.resolve())
-    for override in overrides:
-        _set(raw, override)
-    _resolve_paths(raw, paths, Path.cwd())
-    return as_model(raw, kind, where=str(path))
-
-
-def as_model(raw: Mapping[str, Any], kind: type[R], *, where: str, prefix: str = "") -> R:
-    """Check what a recipe says.
-
-    Args:
-        prefix: goes before the keys that are named.
-
-    Raises:
-        TrainError: with the first five problems.
-    """
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as error:
-        listed = [
-            f"{prefix}{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors(include_url=False)
-        ]
-        raise TrainError(
-            f"the recipe has {len(listed)} problem{'s' * (len(listed) > 1)}",
-            where=where,
-            found="; ".join(listed[:5]),
-            hint="see the recipe reference in docs/training.md",
-        ) from None
-
-
-def _resolve_paths(raw: Mapping[str, Any], paths: Paths, folder: Path) -> None:
-    for *sections, key in paths:
-        place: Any = raw
-        for section in sections:
-            place = place.get(section) if isinstance(place, dict) else None
-        given = place.get(key) if isinstance(place, dict) else None
-        if isinstance(given, str):
-            place[key] = os.path.normpath(folder / given)
-        elif isinstance(given, list):
-            place[key] = [os.path.normpath(folder / path) if isinstance(path, str) else path for path in given]
-
-
-def _set(raw: dict[str, Any], override: str) -> None:
-    name, equals, text = override.partition("=")
-    if not equals or not name.strip():
-        raise TrainError(
-            "an override is written key=value",
-            where="--set",
-            found=override,
-            hint="such as --set data.train=rows.jsonl",
-        )
-    try:
-        value = tomllib.loads(f"v = {text}")["v"]
-    except (ValueError, RecursionError):
-        value = text
-    *sections, key = name.strip().split(".")
-    place = raw
-    for section in sections:
-        place = place.setdefault(section, {})
-        if not isinstance(place, dict):
-            raise TrainError(
-                "an override goes through a key that is no section",
-                where="--set",
-                found=override,
-                hint="write section.key=value, such as --set optim.epochs=3",
-            )
-    place[key] = value
-
-
 __all__ = [
     "Clean",
     "Continued",
     "Data",
+    "Distill",
     "Fraction",
     "Lora",
     "Optim",
@@ -376,7 +325,5 @@ __all__ = [
     "Recipe",
     "Select",
     "TaskScore",
-    "as_model",
     "load_recipe",
-    "read_toml",
 ]

@@ -15,6 +15,7 @@ from ..adapter import AdapterInfo, AdapterRecord
 from ..checkpoints import ResolvedCheckpoint
 from ..schema import schema_id_of
 from ..stage import Stage
+from .distill import Teacher
 from .loop import State
 from .recipe import Recipe
 from .rows import RowSets
@@ -28,6 +29,7 @@ def make_record(
     base: str,
     checkpoint: ResolvedCheckpoint,
     start: AdapterInfo | None,
+    teacher: Teacher | None,
     state: State,
     data: RowSets,
     chosen: Chosen | None,
@@ -39,6 +41,7 @@ def make_record(
         root: the recipe's folder; paths below it are recorded relative to it.
         base: the checkpoint as the stage names it.
         start: the adapter that training began with, if any.
+        teacher: who taught, if anyone did.
         chosen: what was taken of the rows, if not all.
         facts: what else is to be told of the training.
     """
@@ -65,6 +68,11 @@ def make_record(
         }
     if chosen is not None:
         training |= {"selected_by": chosen.method, "selected_of": chosen.of, "selected_sha256": chosen.sha256}
+    licences = {base: known.licence}
+    if teacher is not None and recipe.distill is not None:
+        training |= teacher.facts(recipe.distill)
+        if teacher.checkpoint.sha256 != checkpoint.sha256:
+            licences[teacher.name] = teacher.checkpoint.checkpoint.licence
     training |= facts
     return AdapterRecord(
         stage=stage.name,
@@ -76,7 +84,7 @@ def make_record(
         data_sha256=data.files[0].sha256,
         recipe=recipe.plain(root),
         languages=list(recipe.languages or known.languages),
-        licences={base: known.licence, **recipe.licences},
+        licences={**licences, **recipe.licences},
         scores={name: round(value, 6) for name, value in state.scores[best].items()},
         base_title=known.title,
         select_sha256=data.files[-1].sha256,

@@ -16,6 +16,7 @@ from ..errors import TrainError
 from ..plugins import PluginHost
 from ..settings import Settings, default
 from ..stage import Stage
+from .distill import Teacher, find_teacher
 from .progress import Estimated, Progress, Working, silent
 from .recipe import Recipe, load_recipe
 from .rows import RowSets, read_sets
@@ -128,7 +129,8 @@ def train_stage(
                 data, chosen = choose(
                     recipe, stage, data, checkpoint, folder, resume=resume, settings=settings.torch, progress=progress
                 )
-                tuned = tune(recipe, stage, data, checkpoint, start, work, resume, settings.torch, progress)
+                teacher = prepared.teacher
+                tuned = tune(recipe, stage, data, checkpoint, start, teacher, work, resume, settings.torch, progress)
         except KeyboardInterrupt:
             raise interruption(work) from None
     state = tuned.state
@@ -136,7 +138,9 @@ def train_stage(
     for name, found in (("cleaned.json", data.cleaned), ("selected.json", chosen)):
         if found is not None:
             write_whole(work / name, json.dumps(found.plain(), indent=1).encode())
-    record = make_record(recipe, root, stage, prepared.base, checkpoint, start, state, data, chosen, tuned.facts)
+    record = make_record(
+        recipe, root, stage, prepared.base, checkpoint, start, prepared.teacher, state, data, chosen, tuned.facts
+    )
     sha256 = write_folder(output, model=tuned.model, tensors=tuned.tensors, record=record, curve=work)
     best = state.best or 0
     speed = state.tokens / max(state.seconds, 1e-9)
@@ -186,17 +190,18 @@ def probe_stage(
     prepared = _Prepared.of(recipe, stage, settings, host, progress)
     from .tuning import probe
 
-    return probe(recipe, stage, prepared.data, prepared.checkpoint, settings.torch, progress)
+    return probe(recipe, stage, prepared.data, prepared.checkpoint, prepared.teacher, settings.torch, progress)
 
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """What is there before the first step: checked rows, the base, and the adapter to start from."""
+    """What is there before the first step: checked rows, the base, the adapter to start from, and the teacher."""
 
     data: RowSets
     base: str
     checkpoint: ResolvedCheckpoint
     start: AdapterInfo | None
+    teacher: Teacher | None
 
     @classmethod
     def of(
@@ -228,7 +233,7 @@ class _Prepared:
             extra=host.checkpoints,
             progress=lambda what, done, total: progress(Working(f"{what} {base}", done, total or 0)),
         )
-        return cls(data, base, checkpoint, start)
+        return cls(data, base, checkpoint, start, find_teacher(recipe, base, settings, host, progress))
 
 
 def require_extra() -> None:

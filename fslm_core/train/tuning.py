@@ -22,6 +22,8 @@ from ..checkpoints import ResolvedCheckpoint
 from ..errors import TrainError
 from ..settings import TorchSettings
 from ..stage import Stage
+from .distill.objective import Distilled, Reader, load_teacher
+from .distill.teacher import Teacher, refuse_unfit
 from .encoding import encode_rows
 from .judge import judge
 from .loop import BEST, Run, State, latest, stop_if_asked
@@ -48,6 +50,7 @@ _WEIGHTLESS: Any = {
     "clean": True,
     "continued": True,
     "preference": {"pairs", "adapter", "output"},
+    "distill": {"base", "adapter"},
 }
 """Keys of a recipe that leave the weights alone; of files it is the contents that count, of cleaning what stays."""
 
@@ -74,6 +77,7 @@ def tune(
     data: RowSets,
     checkpoint: ResolvedCheckpoint,
     start: AdapterInfo | None,
+    teacher: Teacher | None,
     work: Path,
     resume: bool,
     settings: TorchSettings,
@@ -83,37 +87,43 @@ def tune(
 
     Args:
         start: the adapter of ``lora.start``.
+        teacher: who teaches, of ``[distill]``.
         work: for checkpoints, logs and the best tensors; emptied unless a run is resumed.
 
     Raises:
         TrainError: rows that do not fit the context or the grammar, a checkpoint of another recipe, an adapter to
-            start from that does not fit.
+            start from that does not fit, a teacher that cannot teach this stage.
         TrainInterrupted: Ctrl-C.
     """
     vocabulary = Vocabulary(checkpoint.path)
     examples, prompts, draw = encoded(recipe, stage, data, vocabulary, progress)
+    if teacher is not None:
+        refuse_unfit(teacher, vocabulary, examples)
     lengths = [len(example) for example in examples]
     plan = _plan(recipe, lengths, draw)
     stable = read_stable(recipe.continued.run, recipe, checkpoint.sha256) if recipe.continued is not None else None
     begun = [*([start.identity] if start else []), *([stable.sha256] if stable else [])]
-    digest = recipe_digest(recipe, stage, data, checkpoint, *begun)
+    taught = [teacher.key] if teacher else []
+    digest = recipe_digest(recipe, stage, data, checkpoint, *begun, *taught)
     found = prepare_folder(work, digest, resume, progress)
     state = found[1] if found else State(digest)
     if found:
         progress(Noted(f"going on at step {state.step} of {len(plan.batches)}"))
     set_threads(settings)
-    base = load_base(checkpoint.path, settings)
-    model, frozen = add_lora(base, recipe.lora, seed=recipe.seed)
+    base, model, objective = _loaded(recipe, checkpoint, examples, teacher, settings, progress)
     if start is not None:
         begin_with(model, start, checkpoint.sha256)
     if stable is not None:
         stable.into(model)
         progress(Noted(f"going on from the stable phase of another run, at its step {stable.step}"))
-    objective = Objective(model, examples, frozen=frozen)
     if state.step < len(plan.batches):
         progress(_estimate(objective, plan, state, len(prompts)))
-        for done in objective.prepare(sorted_batches(lengths, rows=_FROZEN_ROWS, tokens=_FROZEN_TOKENS)):
+        batches = sorted_batches(lengths, rows=_FROZEN_ROWS, tokens=_FROZEN_TOKENS)
+        for done in objective.prepare(batches):
             progress(Working("reading rows through the frozen layers", done, len(examples)))
+        if isinstance(objective, Distilled):
+            for done in objective.teacher.prepare(batches):
+                progress(Working("reading rows through the teacher", done, len(examples)))
 
     def score() -> dict[str, float]:
         with as_shipped(model):
@@ -132,6 +142,7 @@ def tune(
         progress=progress,
         base=checkpoint.sha256,
         start=stable,
+        figures=lambda: objective.figures,
     )
     run.train(found[0] if found else None)
     facts = {} if stable is None else {"continued_at_step": stable.step, "continued_sha256": stable.sha256}
@@ -143,22 +154,52 @@ def probe(
     stage: Stage[BaseModel, BaseModel],
     data: RowSets,
     checkpoint: ResolvedCheckpoint,
+    teacher: Teacher | None,
     settings: TorchSettings,
     progress: Progress,
 ) -> tuple[Estimated, int]:
     """Time a few steps; returns how long a whole run would take, and the tokens of an epoch.
 
     Raises:
-        TrainError: rows that do not fit the context or the grammar.
+        TrainError: rows that do not fit the context or the grammar, a teacher that cannot teach this stage.
     """
     vocabulary = Vocabulary(checkpoint.path)
     examples, prompts, draw = encoded(recipe, stage, data, vocabulary, progress)
+    if teacher is not None:
+        refuse_unfit(teacher, vocabulary, examples)
     lengths = [len(example) for example in examples]
     plan = _plan(recipe, lengths, draw)
     set_threads(settings)
-    model, frozen = add_lora(load_base(checkpoint.path, settings), recipe.lora, seed=recipe.seed)
-    objective = Objective(model, examples, frozen=frozen)
+    _, _, objective = _loaded(recipe, checkpoint, examples, teacher, settings, progress)
     return _estimate(objective, plan, State(""), len(prompts)), sum(lengths)
+
+
+def _loaded(
+    recipe: Recipe,
+    checkpoint: ResolvedCheckpoint,
+    examples: Sequence[Example],
+    teacher: Teacher | None,
+    settings: TorchSettings,
+    progress: Progress,
+) -> tuple[Any, Any, Objective]:
+    """The base, the PEFT model on it with a fresh LoRA, and what it is trained to do."""
+    base = load_base(checkpoint.path, settings)
+    reader = None
+    if teacher is not None:
+        reader = Reader(load_teacher(teacher, base, checkpoint, settings), examples)
+        progress(Noted(_memory_of(teacher, reader, base)))
+    model, frozen = add_lora(base, recipe.lora, seed=recipe.seed)
+    if reader is None or recipe.distill is None:
+        return base, model, Objective(model, examples, frozen=frozen)
+    return base, model, Distilled(model, examples, frozen=frozen, teacher=reader, ways=recipe.distill)
+
+
+def _memory_of(teacher: Teacher, reader: Reader, base: Any) -> str:
+    """What the teacher takes of it, in words."""
+    shared = {id(weight) for weight in base.parameters()}
+    weights = sum(weight.nbytes for weight in reader.base.parameters() if id(weight) not in shared)
+    kept = f", and {reader.kept_bytes / 1e6:,.1f} MB for what it reads of the rows" if reader.caches else ""
+    return f"the teacher, {teacher.title}, takes {weights / 1e6:,.1f} MB of memory for its own weights{kept}"
 
 
 def _plan(recipe: Recipe, lengths: Sequence[int], draw: Sequence[float] | None) -> Plan:
@@ -232,12 +273,12 @@ def _estimate(objective: Objective, plan: Plan, state: State, selected: int) -> 
     middle = len(plan.batches) // 2
     timed = plan.batches[middle : middle + 2]
     with torch.random.fork_rng(devices=[]):
-        upper, frozen = objective.time_steps(timed)
+        took = objective.time_steps(timed)
     rows = sum(map(len, timed))
-    step = (upper + (0.0 if objective.caches else frozen)) / rows
-    reading = len(objective.examples) * frozen / rows if objective.caches else 0.0
+    step = took.step / rows
+    reading = len(objective.examples) * took.once / rows
     training = sum(map(len, plan.batches[state.step :])) * step
-    scoring = (len(plan.ends) - len(state.scores)) * selected * _SCORING * (upper + frozen) / rows
+    scoring = (len(plan.ends) - len(state.scores)) * selected * _SCORING * took.own / rows
     speed = sum(len(objective.examples[row]) for batch in timed for row in batch) / (step * rows)
     return Estimated(reading + training + scoring, len(objective.examples), len(plan.batches), speed)
 

@@ -56,7 +56,7 @@ def recipe_of(recipe: Recipe, way: Preferring, folder: Path, before: Path) -> Re
         epochs=way.epochs,
     )
     lora = recipe.lora.model_copy(update={"start": None})
-    none = dict.fromkeys(("clean", "select", "continued"))  # what supervised training alone does
+    none = dict.fromkeys(("clean", "select", "continued", "distill"))  # what supervised training alone does
     return recipe.model_copy(update={"output": before, "lora": lora, "preference": preference, **none})
 
 
@@ -67,7 +67,9 @@ def key_of(unit: Unit, recipe: Recipe, way: Preferring, start: str, files: Seque
         start: the adapter's identity.
         files: the hashes of its rows.
     """
-    plain = recipe.model_dump_json(exclude={"output": True, "data": {"train", "select"}, "preference": True})
+    plain = recipe.model_dump_json(
+        exclude={"output": True, "data": {"train", "select"}, "preference": True, "distill": True}
+    )
     of_stage = unit.stage.template.source, unit.stage.schema.id
     return digest(plain, way.model_dump_json(exclude={"rounds"}), start, *files, *of_stage)
 

@@ -17,9 +17,19 @@ from ..settings import no_nul
 from ..stack import Stack, Step
 from ..stage import Stage
 from ..train import Recipe
-from ..train.recipe import Dpo, Fraction, as_model, read_toml
+from ..train.reading import as_model, read_toml
+from ..train.recipe import Dpo, Fraction
 
-_PATHS = (("data", "train"), ("data", "dev"), ("work",), ("teacher", "adapter"))
+_OF_TRAINING = (("lora", "start"), ("distill", "base"), ("distill", "adapter"))
+"""What `[train]` and `[steps.NAME]` may say of paths."""
+_PATHS = (
+    ("data", "train"),
+    ("data", "dev"),
+    ("work",),
+    ("teacher", "adapter"),
+    *(("train", *keys) for keys in _OF_TRAINING),
+    *(("steps", "*", *keys) for keys in _OF_TRAINING),
+)
 _OURS = {"stage", "output", "seed", "preference"}
 _OURS_OF_DATA = {"train", "select", "fraction", "group"}
 

@@ -263,8 +263,11 @@ class Tuning:
 def _key(unit: Unit, recipe: Recipe) -> str:
     """Names all that a stage's training depends on; paths are not of it."""
     assert recipe.data.select is not None and unit.stage.model is not None
-    plain = recipe.model_dump_json(exclude={"output": True, "data": {"train", "select"}})
-    files = sha256_of(recipe.data.train), sha256_of(recipe.data.select)
+    distill: Any = True if recipe.distill is None else {"adapter"}
+    plain = recipe.model_dump_json(exclude={"output": True, "data": {"train", "select"}, "distill": distill})
+    files = [sha256_of(recipe.data.train), sha256_of(recipe.data.select)]
+    if recipe.distill is not None and recipe.distill.adapter is not None:
+        files.append(inspect(recipe.distill.adapter).identity)
     return digest(plain, *files, unit.stage.template.source, unit.stage.schema.id, unit.stage.model.base)
 
 

@@ -92,3 +92,49 @@ def test_the_record_names_no_folder_of_this_machine(recipe: Path) -> None:
     assert plain["data"]["train"] == "rows.jsonl"
     assert plain["output"] == "../out"
     assert str(recipe.parent.parent) not in str(plain)
+
+
+def test_a_teachers_checkpoint_is_a_name_or_a_folder_beside_the_recipe(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {
+        "smollm2-135m": "smollm2-135m",
+        "hf:a/b@c": "hf:a/b@c",
+        "./larger": str(recipe.parent / "larger"),
+        "/srv/larger": "/srv/larger",
+    }
+    for written, read in names.items():
+        recipe.write_text(f'{SMALL}[distill]\nbase = "{written}"\nadapter = "a"\n')
+        made = load_recipe(recipe)
+        assert made.distill is not None and made.distill.base == read
+        assert made.distill.adapter == recipe.parent / "a"
+    made = load_recipe(recipe, ["distill.base=./here", "distill.adapter=b"])
+    assert made.distill is not None
+    assert (made.distill.base, made.distill.adapter) == (str(tmp_path / "here"), tmp_path / "b")
+    plain = load_recipe(recipe, ["distill.base=hf:a/b@c"]).plain(recipe.parent)["distill"]
+    assert (plain["base"], plain["adapter"]) == ("hf:a/b@c", "a")
+    assert load_recipe(recipe, ["distill.base=/srv/larger"]).plain(recipe.parent)["distill"]["base"] == "larger"
+
+
+@pytest.mark.parametrize(
+    ("distill", "said"),
+    [
+        ("", "who teaches"),
+        ('base = "b"\nweight = 0', "distill.weight"),
+        ('base = "b"\nweight = 1.5', "distill.weight"),
+        ('base = "b"\nweight = nan', "distill.weight"),
+        ('base = "b"\ntemperature = 0', "distill.temperature"),
+        ('base = "b"\ntemperature = inf', "distill.temperature"),
+        ('base = "b"\ndivergence = "jsd"\nbeta = 0', "distill.beta"),
+        ('base = "b"\ndivergence = "jsd"\nbeta = 1.0', "distill.beta"),
+        ('base = "b"\nbeta = 0.5', "jsd"),
+        ('base = "b"\ndivergence = "kl"', "distill.divergence"),
+        ('base = "b"\n[preference]\npairs = "p.jsonl"', "--preferences"),
+    ],
+)
+def test_wrong_distillation_is_refused(recipe: Path, distill: str, said: str) -> None:
+    recipe.write_text(f"{SMALL}[distill]\n{distill}\n")
+    with pytest.raises(TrainError) as caught:
+        load_recipe(recipe)
+    assert said in str(caught.value)

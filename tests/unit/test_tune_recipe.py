@@ -8,12 +8,15 @@ import pytest
 
 from fslm_core.errors import TrainError
 from fslm_core.tune import TuneRecipe, load_tuning
-from fslm_core.tune.recipe import refuse_strange
+from fslm_core.tune.preferring import recipe_of
+from fslm_core.tune.recipe import Preferring, refuse_strange
+from fslm_core.tune.rounds import _key
 from fslm_core.tune.units import units_of
 
 from ..tuning import RECIPE, Demo
 
 STACK = Demo(Path("nowhere")).stack
+KEY = "33aa3e35a2d7ea446dbf4f0e24b70e239623c305a20a30cbab98a5397cb7abd2"
 
 
 def read(folder: Path, text: str = RECIPE, *overrides: str) -> TuneRecipe:
@@ -75,3 +78,27 @@ def test_a_recipe_that_is_not_there_or_no_toml(tmp_path: Path) -> None:
         load_tuning(tmp_path / "none.toml")
     with pytest.raises(TrainError, match="not TOML"):
         read(tmp_path, "seed = ")
+
+
+def test_paths_of_training_are_relative_to_the_recipe_too(tmp_path: Path) -> None:
+    more = '[train.distill]\nbase = "./larger"\n[steps.topic.distill]\nadapter = "topic"\n'
+    recipe = read(tmp_path, RECIPE + more + '[steps.reply]\nlora.start = "a"\n')
+    first, second = (unit.recipe(recipe, tmp_path) for unit in units_of(recipe, STACK))
+    assert first.distill is not None and second.distill is not None
+    assert (first.distill.base, first.distill.adapter) == (str(tmp_path / "larger"), tmp_path / "topic")
+    assert (second.distill.adapter, second.lora.start) == (None, tmp_path / "a")
+
+
+def test_rounds_of_preferences_have_no_teacher(tmp_path: Path) -> None:
+    recipe = read(tmp_path, RECIPE + '[train.distill]\nbase = "smollm2-135m"\n')
+    own = units_of(recipe, STACK)[0].recipe(recipe, tmp_path)
+    assert own.distill is not None
+    assert recipe_of(own, Preferring(), tmp_path / "round", tmp_path / "adapter").distill is None
+
+
+def test_what_was_trained_before_there_were_teachers_of_logits_keeps_its_key(tmp_path: Path) -> None:
+    recipe = read(tmp_path)
+    unit = units_of(recipe, STACK)[0]
+    for name in ("rows", "select"):
+        (tmp_path / f"{name}.jsonl").write_text(name)
+    assert _key(unit, unit.recipe(recipe, tmp_path)) == KEY

@@ -76,7 +76,7 @@ class PreferenceRun(Run):
     """A run whose loss is that of preferences."""
 
     def __init__(self, pairs: Sequence[Tokens], preference: Preference, tokenizer: Any, **more: Any) -> None:
-        super().__init__(**more)
+        super().__init__(figures=self._told, **more)
         self._pairs = pairs
         self._preference = preference
         self._tokenizer = tokenizer
@@ -123,12 +123,11 @@ class PreferenceRun(Run):
         )
         return self._trainer
 
-    def stepped(self, loss: float, lr: float, seconds: float) -> None:
-        """Note one step, with the share of its pairs that the policy has right and by how much."""
-        super().stepped(loss, lr, seconds)
+    def _told(self) -> dict[str, float]:
+        """The share of a step's pairs that the policy has right, and by how much."""
         assert self._trainer is not None
-        for name, key in (("accuracy", "rewards/accuracies"), ("margin", "rewards/margins")):
-            self.state.losses[-1][name] = round(self._trainer.last(key), 6)
+        names = {"accuracy": "rewards/accuracies", "margin": "rewards/margins"}
+        return {name: self._trainer.last(key) for name, key in names.items()}
 
 
 __all__ = ["Policy", "PreferenceRun", "Tokens"]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,14 @@ def test_it_prints_the_adapter_and_the_stack_runs_it(fslm: Fslm, recipe: Path, m
     assert ran.code == 0 and ran.data["topic"] in ("ORDER", "REFUND")
     shown = fslm("check", "tiny")
     assert "static tokens" in shown.out and "adapter replaced by the settings" in shown.out
+
+
+def test_it_tells_how_far_the_stage_is_from_its_teacher(fslm: Fslm, recipe: Path, tiny_model: Any) -> None:
+    taught = fslm("train", str(recipe), "--set", f"distill.base={tiny_model('llama')}", "--set", "distill.weight=0.5")
+    assert taught.code == 0, taught.err
+    assert ", divergence 0." in taught.err and "the teacher, tiny-llama0, takes 0.0 MB of memory" in taught.err
+    refused = fslm("train", str(recipe), "--set", "distill.base=x", "--preferences", "pairs.jsonl")
+    assert refused.code == 2 and "distill does not go with preference" in refused.err
 
 
 def test_what_is_wrong_with_a_recipe_is_told(fslm: Fslm, recipe: Path) -> None:
