@@ -1,0 +1,34 @@
+"""A desk whose letters changed: forty runs, and a day later forty others."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlencode
+
+from ..unit.history import NOON, History
+
+LATER = NOON + 86_400
+HOSTILE = "<script>window.hurt=1</script>\x1b[31m"
+
+
+def changed(folder: Path) -> None:
+    """Write them into the trace in ``folder``."""
+    history = History(folder)
+    try:
+        for place in range(40):
+            history.run(f"letter {place}", "praise" if place % 4 else HOSTILE, at=NOON + place, sure=0.9)
+            much = f"a much longer letter {place}"
+            history.run(much, HOSTILE if place % 4 else "praise", at=LATER + place, sure=0.6 + place / 1000)
+    finally:
+        history.close()
+
+
+def at(moment: float) -> str:
+    """A moment as people write it."""
+    return datetime.fromtimestamp(moment).isoformat()
+
+
+def address(since: float, until: float) -> str:
+    """Where drift since a reference is told."""
+    return "/stats?" + urlencode({"stack": "desk", "from": at(since), "until": at(until)})
