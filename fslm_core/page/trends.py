@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, Self
 
 from starlette.requests import Request
@@ -22,6 +23,9 @@ from .listing import SINCE
 if TYPE_CHECKING:
     from ..evaluate.drifting import Drift, Window
 
+NEWEST = 2_000
+"""Runs that are counted unless more are asked for: a day of many takes seconds."""
+EVER = "ever"
 MOST = 20
 """Comparisons that differ and are shown unless the rest is unfolded."""
 
@@ -31,7 +35,7 @@ class Asked:
     """What is to be told, as it stands in an address.
 
     Attributes:
-        since: an age, a day or a time; empty: since the reference, or ever.
+        since: an age, a day or a time, or :data:`EVER`; empty: since the reference, or the newest runs alone.
         begin: when the reference begins, written as ``since`` is; ``end``: when it ends. Both empty: no drift is told.
     """
 
@@ -47,11 +51,13 @@ class Asked:
         return cls(**{name: query.get(asked, "").strip() for name, asked in names.items()})
 
     def window(self, now: float) -> float | None:
-        """Since when runs are counted.
+        """Since when runs are counted; None: that is not said.
 
         Raises:
             UsageError: that is no moment.
         """
+        if self.since == EVER:
+            return -inf
         return moment_of(self.since, "since", now) if self.since else None
 
     def reference(self, now: float) -> Window | None:
@@ -76,8 +82,9 @@ class Asked:
 def stats(desk: Desk, request: Request) -> Response:
     """What the runs of a stack come to, step by step, and as time went by; and what drifted."""
     asked, now = Asked.of(request.query_params), time.time()
-    known: dict[str, Any] = {"asked": asked, "ages": SINCE, "found": None, "charts": {}, "drift": None, "error": None}
-    status = 200
+    known: dict[str, Any] = {"asked": asked, "found": None, "charts": {}, "drift": None, "error": None, "newest": None}
+    status, ages = 200, {"": f"the reference, or the newest {NEWEST:,} runs", EVER: "ever"}
+    ages |= {age: words for age, (words, _) in SINCE.items()}
     with TraceStore.open(desk.store.path, readonly=True) as store:  # its own, for this may take long
         stacks = stacks_of(store)
         name = asked.stack or (stacks[0] if stacks else "")
@@ -89,9 +96,11 @@ def stats(desk: Desk, request: Request) -> Response:
                 begin = reference[1] if reference is not None and begin is None else begin
             except (UsageError, MissingExtraError) as error:
                 known["error"], status = error, 400
+            if begin is None and (begin := store.beginning(name, NEWEST)) is not None:
+                known["newest"] = NEWEST
             known["found"] = found = stats_of(store, name, since=begin)
             known["charts"] = {step.step: sparks(found, step.step) for step in found.steps}
-    return desk.page("stats.html", status, stack=name, stacks=stacks, **known)
+    return desk.page("stats.html", status, stack=name, stacks=stacks, ages=ages, **known)
 
 
 def _drift(store: TraceStore, name: str, reference: Window, begin: float | None, now: float) -> dict[str, Any]:
@@ -106,4 +115,4 @@ def _drift(store: TraceStore, name: str, reference: Window, begin: float | None,
     return {**said, "rows": rows[:first], "rest": rows[first:]}
 
 
-__all__ = ["MOST", "Asked", "stats"]
+__all__ = ["EVER", "MOST", "NEWEST", "Asked", "stats"]
