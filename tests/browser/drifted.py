@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
+from fslm_core.store import TraceStore
+
 from ..unit.history import NOON, History
+
+if TYPE_CHECKING:
+    from fslm_core.evaluate.drifting import Drift
 
 LATER = NOON + 86_400
 HOSTILE = "<script>window.hurt=1</script>\x1b[31m"
@@ -22,6 +29,13 @@ def changed(folder: Path) -> None:
             history.run(much, HOSTILE if place % 4 else "praise", at=LATER + place, sure=0.6 + place / 1000)
     finally:
         history.close()
+
+
+def told(store: TraceStore) -> Drift:
+    """What drifted, told without a page."""
+    from fslm_core.evaluate.drifting import drift
+
+    return drift(store, "desk", reference=(NOON, LATER), window=(LATER, time.time()))
 
 
 def at(moment: float) -> str:
