@@ -9,9 +9,9 @@ import typer
 from ..errors import UsageError
 from ..explain.difference import compare_runs, compare_sets
 from ..explain.difference_drawn import drawn, set_drawn, set_to_json, to_json
+from ..explain.moments import moment_of
 from ..store import TraceStore
 from . import screen
-from .amounts import moment_of
 from .session import session_of
 
 

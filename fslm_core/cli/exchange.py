@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from ..errors import UsageError
+from ..explain.moments import moment_of
 from ..store import TraceStore
 from ..wording import counted
 from . import screen
-from .amounts import moment_of
 from .session import session_of
 
 _DIFFERENT = 1

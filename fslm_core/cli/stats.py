@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import UsageError
-from ..explain.stats import By, Spread, Stats, stacks_of
+from ..explain.moments import minute, moment_of
+from ..explain.stats import By, Stats, stacks_of
 from ..explain.stats import stats as counted
 from ..explain.stats_drawn import drawn
 from ..store import TraceStore
 from . import screen
-from .amounts import moment_of
 from .session import session_of
 
 if TYPE_CHECKING:
-    from ..evaluate.drifting import Drift, FieldDrift, Shift, Window
+    from ..evaluate.drifting import Drift, Window
 
 _MOST = 20
 """Fields that drift and are shown."""
@@ -83,7 +82,7 @@ def stats(
             screen.render(drawn(found))
             if not found.runs:
                 first, last = store.spans()[name]
-                screen.say(f"no run of it is in that window; they began from {_day(first)} to {_day(last)}")
+                screen.say(f"no run of it is in that window; they began from {minute(first)} to {minute(last)}")
             if drifted is not None:
                 _tell(drifted)
     if as_json:
@@ -131,61 +130,19 @@ def _plot(found: Stats, path: Path) -> None:
     screen.say(f"plot: {path}")
 
 
-# -- drift -----------------------------------------------------------------------------------------------------------
-
-
 def _tell(found: Drift) -> None:
-    drifts = [test for test in found.tests if test.drifts]
-    now, then = (
-        f"{runs:,} runs from {_day(since)} to {_day(until)}"
-        for runs, (since, until) in zip(reversed(found.runs), (found.window, found.reference), strict=True)
-    )
+    from ..evaluate.drift_told import HEADS, left_out, row, title, verdict
+
+    drifting = found.drifting
     screen.result("")
-    screen.result(f"Drift: {now} beside {then}")
-    if not found.tests:
-        screen.result("There is nothing to compare.")
-    elif not drifts:
-        screen.result(f"Of {len(found.tests):,} comparisons none differs by more than chance would have it.")
-    else:
-        screen.result(f"Of {len(found.tests):,} comparisons {len(drifts):,} differ, the largest effects first:")
-        heads = ["step", "field", "compared", "effect", "adjusted p", "from", "to", "what changed"]
-        screen.table(heads, [_row(test) for test in drifts[:_MOST]])
-        if len(drifts) > _MOST:
-            screen.say(f"… and {len(drifts) - _MOST:,} more; --json has all")
-    if found.untold:
-        screen.say(
-            f"{found.untold:,} messages were kept without text; of these only confidence and outcome are compared"
-        )
-    if found.blanked:
-        screen.say(f"{found.blanked:,} values were redacted, and are not compared")
-    if found.few:
-        screen.say(f"{found.few:,} fields stand in one of the windows only, and are not compared")
-
-
-def _row(test: FieldDrift) -> list[str]:
-    p = "< 0.001" if test.adjusted < 0.001 else f"{test.adjusted:.3f}"
-    counts = [f"{n:,}" for n in test.n]
-    return [test.step, test.field or "-", test.what, f"{test.effect:.3f}", p, *counts, "; ".join(_changes(test))]
-
-
-def _changes(test: FieldDrift) -> Iterator[str]:
-    yield from (_shift(shift) for shift in test.shifts)
-    if test.spreads is not None:
-        yield " → ".join(_spread(spread) for spread in test.spreads)
-
-
-def _shift(shift: Shift) -> str:
-    sign = "▲" if shift.now > shift.before else "▼"
-    value = shift.value if isinstance(shift.value, str) else screen.as_json(shift.value)
-    return f"{sign} {value.replace(chr(10), ' ')} {shift.before:.3f} → {shift.now:.3f}"
-
-
-def _spread(spread: Spread) -> str:
-    return f"median {spread.median:,.4g} (10 %: {spread.p10:,.4g}, 95 %: {spread.p95:,.4g})"
-
-
-def _day(moment: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment))
+    screen.result(title(found))
+    screen.result(verdict(found))
+    if drifting:
+        screen.table(HEADS, [row(test) for test in drifting[:_MOST]])
+    if len(drifting) > _MOST:
+        screen.say(f"… and {len(drifting) - _MOST:,} more; --json has all")
+    for line in left_out(found):
+        screen.say(line)
 
 
 __all__ = ["stats"]

@@ -12,6 +12,7 @@ import typer
 
 from ..errors import StoreError, UnknownNameError, UsageError
 from ..explain.found import drawn as found_drawn
+from ..explain.moments import moment_of, seconds_of
 from ..explain.profile import drawn as profiled
 from ..explain.profile import of_stored
 from ..explain.shadow import compare
@@ -21,7 +22,7 @@ from ..explain.show import show as drawn
 from ..store import Forgotten, TraceStore
 from ..wording import counted
 from . import screen
-from .amounts import bytes_of, moment_of, seconds_of
+from .amounts import bytes_of
 from .confirm import confirm_forgetting
 from .diff import diff
 from .exchange import export, import_

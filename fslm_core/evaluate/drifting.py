@@ -114,6 +114,11 @@ class Drift:
     blanked: int
     few: int
 
+    @property
+    def drifting(self) -> tuple[FieldDrift, ...]:
+        """Those of the tests that tell of drift."""
+        return tuple(test for test in self.tests if test.drifts)
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON data; an open end of a window is null."""
         tests = [{**asdict(test), "drifts": test.drifts} for test in self.tests]
@@ -174,14 +179,14 @@ def _require_apart(reference: Window, window: Window) -> None:
                 f"{name} ends before it begins",
                 where="drift",
                 expected="two moments, the earlier one first",
-                hint="write --reference 14d..7d for the week before the last seven days",
+                hint="take 14d..7d as the reference: the week before the last seven days",
             )
     if reference[0] < window[1] and window[0] < reference[1]:
         raise UsageError(
             "the reference and the window overlap, and a run cannot stand on both sides",
             where="drift",
             expected="a window that begins where the reference ends, or later",
-            hint="write --reference 14d..7d --since 7d",
+            hint="take 14d..7d as the reference and what came since 7d as the window",
         )
 
 

@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ..errors import FslmError, InputError, StoreError, UnknownNameError, UsageError
-from . import live, reading, writing
+from . import live, reading, trends, writing
 from .desk import Desk, fields_of
 from .guard import COOKIE, Guard, proof_of, same
 
@@ -86,7 +86,7 @@ def make(desk: Desk, *, hosts: frozenset[str] | None) -> Starlette:
             Route("/runs/{run}/replay", replay, methods=["POST"]),
             Route("/runs/{run}/label", label, methods=["POST"]),
             Route("/diff", show(reading.diff)),
-            Route("/stats", show(reading.stats)),
+            Route("/stats", show(trends.stats)),
             Route("/blame", show(reading.blame)),
             Route("/key", key, methods=["GET", "POST"]),
             Mount("/static", StaticFiles(directory=Path(__file__).with_name("static"))),

@@ -11,9 +11,6 @@ from starlette.responses import RedirectResponse, Response
 
 from ..errors import FslmError, UnknownNameError, UsageError
 from ..explain.difference import compare_runs
-from ..explain.stats import stacks_of
-from ..explain.stats import stats as stats_of
-from .charts import sparks
 from .desk import Desk
 from .flow import flow, page_of
 from .listing import ROWS, SINCE, STATUSES, Wanted, newest, search
@@ -96,16 +93,6 @@ def diff(desk: Desk, request: Request) -> Response:
     return desk.page("diff.html", found=compare_runs(before, after), before=before, after=after)
 
 
-def stats(desk: Desk, request: Request) -> Response:
-    """What the runs of a stack come to, step by step, and as time went by."""
-    stacks = stacks_of(desk.store)
-    wanted = Wanted.of(request.query_params)
-    name = wanted.stack or (stacks[0] if stacks else "")
-    found = stats_of(desk.store, name, since=wanted.moment) if name else None
-    charts = {} if found is None else {step.step: sparks(found, step.step) for step in found.steps}
-    return desk.page("stats.html", found=found, charts=charts, stacks=stacks, wanted=wanted, ages=SINCE, stack=name)
-
-
 def blame(desk: Desk, request: Request) -> Response:
     """What `fslm blame` found, as a plot, with the rows that came out wrong."""
     if desk.blame is None:
@@ -138,4 +125,4 @@ def read_blame(desk: Desk) -> Blame:
         ) from None
 
 
-__all__ = ["blame", "diff", "read_blame", "run", "run_page", "runs", "stats"]
+__all__ = ["blame", "diff", "read_blame", "run", "run_page", "runs"]

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from ..message import CANDIDATE, failed_with, plain_path
 from .encode import from_database
+from .finding import NAMES
 from .owner import is_gone
 
 SPENT = ("prompt", "cached", "output", "forced", "forwards")
@@ -34,6 +35,14 @@ _MESSAGES = f"""
 SELECT n.step, n.content_id, count(*) FROM runs CROSS JOIN nodes n ON n.run = runs.id
 WHERE {_ENDED} AND n.status = 'ok' AND n.content_id IS NOT NULL GROUP BY n.step, n.content_id
 """
+_SPANS = f"""
+{NAMES} SELECT name,
+    (SELECT min(started) FROM runs WHERE stack = name AND started >= :since AND started < :until) AS first,
+    (SELECT max(started) FROM runs WHERE stack = name AND started >= :since AND started < :until)
+FROM names WHERE first IS NOT NULL
+"""
+"""Two looks into the index a stack."""
+_NTH = "SELECT started FROM runs WHERE stack = ? AND {own} ORDER BY started DESC LIMIT 1 OFFSET ?"
 _USAGE, _CONFIDENCE, _DOUBT = 8, 9, 10
 """Places in those rows."""
 _Node: TypeAlias = tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]
@@ -110,9 +119,14 @@ class Said:
 
 def read_spans(connection: sqlite3.Connection, since: float, until: float) -> dict[str, tuple[float, float]]:
     """When the first and the last run of each stack began, of those that began in between."""
-    sql = "SELECT stack, min(started), max(started) FROM runs WHERE started >= ? AND started < ? GROUP BY stack"
-    rows = connection.execute(sql, (since, until))
+    rows = connection.execute(_SPANS, {"since": since, "until": until})
     return {str(from_database(stack)): (float(first), float(last)) for stack, first, last in rows}
+
+
+def read_beginning(connection: sqlite3.Connection, stack: str, newest: int) -> float | None:
+    """When the first of a stack's newest so many runs began, replays left out; None where there are fewer."""
+    row = connection.execute(_NTH.format(own=_own(connection)), (stack, newest - 1)).fetchone()
+    return None if row is None else float(row[0])
 
 
 def read_counts(
@@ -241,4 +255,4 @@ def _has(connection: sqlite3.Connection, table: str, column: str) -> bool:
     return any(row[1] == column for row in connection.execute(f"PRAGMA table_info({table})"))
 
 
-__all__ = ["SPENT", "Counts", "Said", "Tally", "read_counts", "read_said", "read_spans"]
+__all__ = ["SPENT", "Counts", "Said", "Tally", "read_beginning", "read_counts", "read_said", "read_spans"]

@@ -17,14 +17,13 @@ _BEGINNING = "SELECT * FROM runs WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
 _STORED = {"running": "status = 'running'", "interrupted": "status IN ('interrupted', 'running')"}
 """What may stand in the file where a run is so: that its process is gone may not be written yet."""
 
-_STACKS = """
+NAMES = """
 WITH RECURSIVE names (name) AS (
     SELECT min(stack) FROM runs
     UNION ALL SELECT (SELECT min(stack) FROM runs WHERE stack > name) FROM names WHERE name IS NOT NULL
 )
-SELECT name FROM names WHERE name IS NOT NULL
 """
-"""One look into the index a stack, however many runs there are."""
+"""The stacks, to be selected from: one look into the index a stack, however many runs there are."""
 _LABELLED = "(SELECT DISTINCT run FROM labels) AS marked CROSS JOIN runs ON runs.id = marked.run"
 """Few runs have labels, so it is from these that runs are looked up."""
 
@@ -71,7 +70,10 @@ def ids(connection: sqlite3.Connection, *, stack: str | None = None, since: floa
 
 def stacks(connection: sqlite3.Connection) -> tuple[str, ...]:
     """The names of all stacks that have runs, in the order of letters."""
-    return tuple(str(from_database(row[0])) for row in connection.execute(_STACKS))
+    return tuple(
+        str(from_database(row[0]))
+        for row in connection.execute(f"{NAMES} SELECT name FROM names WHERE name IS NOT NULL")
+    )
 
 
 def find(connection: sqlite3.Connection, name: str) -> sqlite3.Row:
@@ -134,4 +136,4 @@ def _unknown(name: str, recent: list[str]) -> UnknownNameError:
     return error
 
 
-__all__ = ["LAST", "ended", "find", "ids", "newest", "stacks", "subject"]
+__all__ = ["LAST", "NAMES", "ended", "find", "ids", "newest", "stacks", "subject"]

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from ..errors import StoreError, UnknownNameError, UsageError
 from ..stack import INPUT, Stack
 from .beside import Shadowed, read_inputs, read_shadowed_stages, read_shadows
-from .counting import Counts, Said, read_counts, read_said, read_spans
+from .counting import Counts, Said, read_beginning, read_counts, read_said, read_spans
 from .database import connect, transaction, translated, understood
 from .encode import Encoder
 from .exporting import Exported, line_of, write_lines
@@ -354,6 +354,11 @@ class TraceStore:
         """When the first and the last run of each stack began, of those since a moment and before another."""
         with self._reading() as connection:
             return read_spans(connection, since, until)
+
+    def beginning(self, stack: str, newest: int) -> float | None:
+        """When the first of a stack's newest so many runs began, replays left out; None where there are fewer."""
+        with self._reading() as connection:
+            return read_beginning(connection, stack, newest)
 
     def counts(
         self, stack: str, *, since: float = -inf, until: float = inf, span: Callable[[float], float] = lambda _: 0.0

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ..unit.history import NOON
 from .conftest import NARROW, WIDE, Watched
+from .drifted import LATER, address, at, changed, told
 from .post import GATE, HOSTILE, Office, blame_json, replay, run_all, serving
 
 if TYPE_CHECKING:
@@ -155,6 +157,43 @@ def test_steps_of_a_shape_stand_below_it_a_page_at_a_time(office: Office, tab: T
     assert page.locator("article.d1").count() == 49
     page.get_by_role("link", name="Later steps").click()
     assert "WORD 59" in page.inner_text("main") and page.locator("#step-output").count() == 1
+
+
+@pytest.mark.torch
+def test_what_drifted_since_a_reference_is_told(tmp_path: Path, tab: Tab) -> None:
+    changed(tmp_path)
+    with serving(tmp_path) as office:
+        found = told(office.desk.store)
+        watched = tab(office.address)
+        page = watched.page
+        page.goto("/stats?stack=desk")
+        assert page.get_by_role("heading", name="Drift").count() == 0
+        page.get_by_label("from", exact=True).fill(at(NOON))
+        page.get_by_label("until", exact=True).fill(at(LATER))
+        page.get_by_role("button", name="Show").click()
+        drift = page.get_by_role("region", name="Drift")
+        assert "40 runs from" in drift.inner_text()
+        assert f"Of {len(found.tests)} comparisons {len(found.drifting)} differ" in drift.inner_text()
+        differs = page.get_by_role("region", name="What differs")
+        assert differs.get_by_role("rowheader").all_inner_texts() == [test.step for test in found.drifting]
+        label = differs.locator("tr", has_text="labels")
+        assert (
+            "0.500" in label.inner_text()
+            and "▲ <script>window.hurt=1</script>\\x1b[31m 0.250 → 0.750" in label.inner_text()
+        )
+        rest = len(found.tests) - len(found.drifting)
+        page.get_by_text(f"the other {rest} comparisons").click()
+        assert page.get_by_role("region", name="The other comparisons").get_by_role("rowheader").count() == rest
+        assert page.get_by_label("from", exact=True).input_value() == at(NOON)
+        assert "40 succeeded" in page.inner_text("main"), "what is counted begins where the reference ends"
+        sane(page)
+        page.get_by_label("until", exact=True).fill("soon")
+        page.get_by_role("button", name="Show").click()
+        assert "that is no moment" in page.get_by_role("alert").inner_text()
+        assert page.get_by_label("until", exact=True).input_value() == "soon" and "80 succeeded" in page.inner_text(
+            "main"
+        )
+        watched.said = [said for said in watched.said if "400" not in said]  # Chromium's note of the status
 
 
 # -- keys, labels, replays ------------------------------------------------------------------------------------------
@@ -315,6 +354,24 @@ def test_it_is_accessible(blamed: Path, folder: Path, tab: Tab, scheme: str) -> 
             sane(page)
             page.set_viewport_size(WIDE)
         watched.said = [said for said in watched.said if "404" not in said]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_drift_is_accessible(tmp_path: Path, tab: Tab, scheme: str) -> None:
+    changed(tmp_path)
+    with serving(tmp_path) as office:
+        assert told(office.desk.store).drifting
+        watched = tab(office.address, scheme=scheme)
+        page = watched.page
+        for path in (address(NOON, LATER), address(1.0, 2.0), "/stats?stack=desk&from=7d"):
+            page.goto(path)
+            page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true })")
+            for size in (NARROW, WIDE):
+                page.set_viewport_size(size)
+                assert violations(page) == [], (path, size)
+                sane(page)
+        watched.said = [said for said in watched.said if "400" not in said]
 
 
 def test_a_key_opens_the_page(folder: Path, tab: Tab) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 from fslm_core.errors import SystemRefusedError, UsageError
+from fslm_core.page import trends
 from fslm_core.page.guard import COOKIE
 from fslm_core.page.serving import check_place, listen
 
@@ -261,3 +262,51 @@ def test_a_replay_that_cannot_be_is_told_in_place(
 def test_a_large_form_is_refused(office: Office, runs: list[str]) -> None:
     form = {"step": "kind", "field.kind": "x" * 4_100_000, "token": office.desk.token}
     assert ask(office.address, f"/runs/{runs[0]}/replay", form=form).status == 400
+
+
+# -- stats ----------------------------------------------------------------------------------------------------------
+
+
+def test_stats_are_those_of_the_newest_runs_unless_more_are_asked_for(
+    office: Office, runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "These are the newest" not in ask(office.address, "/stats?stack=post").text
+    monkeypatch.setattr(trends, "NEWEST", 1)
+    answer = ask(office.address, "/stats?stack=post").text
+    assert "1 succeeded between" in answer and "These are the newest 1;" in answer
+    everything = ask(office.address, "/stats?stack=post&since=ever").text
+    assert "2 succeeded between" in everything and "These are the newest" not in everything
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("from=7d", "a reference has a beginning and an end"),
+        ("until=7d", "a reference has a beginning and an end"),
+        ("from=soon&until=7d", "that is no moment"),
+        ("from=1970-01-01T00:00:00%2B99:00&until=7d", "that is no moment"),
+        pytest.param("from=1d&until=2d", "the reference ends before it begins", marks=pytest.mark.torch),
+        pytest.param("from=2d&until=1d&since=7d", "the window overlap", marks=pytest.mark.torch),
+        pytest.param("from=2d&until=1d&since=ever", "the window overlap", marks=pytest.mark.torch),
+        pytest.param("from=2d&until=2030-01-01", "the window ends before it begins", marks=pytest.mark.torch),
+    ],
+)
+def test_a_window_that_is_none_is_told_above_the_stats(office: Office, runs: list[str], query: str, told: str) -> None:
+    answer = ask(office.address, f"/stats?stack=post&{query}")
+    assert answer.status == 400 and told in unescape(answer.text) and "2 succeeded between" in answer.text
+
+
+@pytest.mark.torch
+def test_an_empty_window_is_named(office: Office, runs: list[str]) -> None:
+    answer = ask(office.address, "/stats?stack=post&from=999999999w&until=1d").text
+    assert "There is nothing to compare: no run is in the reference." in answer
+    answer = ask(office.address, "/stats?stack=post&from=2d&until=1d&since=2200-01-01").text
+    assert "the window ends before it begins" in answer
+
+
+def test_without_what_tells_drift_the_stats_are_there(
+    office: Office, runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fslm_core.extras.find_spec", lambda name: None)
+    answer = ask(office.address, "/stats?stack=post&from=2d&until=1d")
+    assert answer.status == 400 and "fslm-core[eval]" in unescape(answer.text) and "2 succeeded" in answer.text

@@ -236,3 +236,20 @@ def test_counting_reads_no_more_than_the_window(history: History, monkeypatch: p
     assert len(selects) == 2
     assert all("SCAN" not in plan for plan in plans), plans
     assert any("runs_stack (stack=? AND started>? AND started<?)" in plan for plan in plans), plans
+
+
+def test_when_the_newest_runs_of_a_stack_began_leaves_replays_and_other_stacks_out(history: History) -> None:
+    history.runs(["a", "b", "c"])
+    history.run(at=NOON + 10, parent="01run000000000000000000000")
+    history.run(at=NOON + 20, stack="other")
+    store = history.store
+    assert [store.beginning("desk", newest) for newest in (1, 3, 4)] == [NOON + 2, NOON, None]
+    assert store.beginning("nobody's", 1) is None
+
+
+def test_the_first_and_the_last_run_of_each_stack_in_a_window(history: History) -> None:
+    history.runs(["a", "b", "c"])
+    history.run(at=NOON + 20, stack="other")
+    assert history.store.spans() == {"desk": (NOON, NOON + 2), "other": (NOON + 20, NOON + 20)}
+    assert history.store.spans(since=NOON + 1, until=NOON + 2) == {"desk": (NOON + 1, NOON + 1)}
+    assert history.store.spans(until=NOON) == {}

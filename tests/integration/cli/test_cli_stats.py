@@ -61,7 +61,7 @@ def test_what_is_no_window_is_refused(fslm: Fslm, arguments: tuple[str, ...], wh
 def test_drift_beside_a_reference(fslm: Fslm) -> None:
     fslm("run", "demo", "good morning")
     said = fslm("trace", "stats", "demo", "--reference", "2020-01-01..1d")
-    assert said.code == 0 and "There is nothing to compare." in said.out
+    assert said.code == 0 and "There is nothing to compare: no run is in the reference." in said.out
     data = fslm("trace", "stats", "demo", "--reference", "2020-01-01..1d", "--json").data
     assert data["stacks"][0]["drift"]["runs"] == [0, 1]
     said = fslm("trace", "stats", "demo", "--reference", "2d..1d", "--since", "2d")
