@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
 import time
 from collections.abc import Iterator
 from html import unescape
@@ -146,6 +147,13 @@ def test_a_short_key_is_refused() -> None:
     with pytest.raises(UsageError, match="too short") as refused:
         check_place("127.0.0.1", "1234")
     assert "1234" not in str(refused.value)
+
+
+def test_what_is_accepted_sends_small_packets_at_once() -> None:
+    with listen("127.0.0.1", 0) as made, socket.create_connection(made.getsockname()):
+        accepted, _ = made.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_port_in_use_is_told() -> None:
