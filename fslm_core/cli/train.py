@@ -14,6 +14,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from ..train import Estimated, Event, Judged, Noted, Saved, Stepped, Working, run_recipe
+from ..train.processes import is_main
 from . import screen
 from .progress import stderr_console
 from .session import session_of
@@ -59,6 +60,8 @@ def train(
             host=session.host,
             progress=display,
         )
+    if not is_main():  # of several processes one tells
+        return
     if as_json:
         found = {
             name: screen.clean(value) if isinstance(value, Path) else value for name, value in asdict(made).items()

@@ -21,13 +21,14 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
-from torch.utils.data import Dataset, SequentialSampler
+from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from ..errors import BackendError, TrainError, TrainInterrupted, shorten
 from .model import lora_tensors, put_tensors
 from .objective import Objective
 from .plan import Plan
+from .processes import ALONE, Processes
 from .progress import Judged, Progress, Saved, Stepped
 from .recipe import Recipe
 from .scores import rank
@@ -74,16 +75,31 @@ class _Batches(Dataset[dict[str, tuple[int, ...]]]):
 class _Trainer(Trainer):
     """Our loss and our order; everything else is the Trainer's."""
 
-    def __init__(self, objective: Objective, plan: Plan, **arguments: Any) -> None:
+    def __init__(self, objective: Objective, plan: Plan, processes: Processes, **arguments: Any) -> None:
         self._plan = _Batches(plan)
         self._objective = objective
+        self._processes = processes
         super().__init__(
             model=objective.model, data_collator=lambda batch: batch[0], train_dataset=self._plan, **arguments
         )
         self.last_loss = 0.0
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
-        loss = self._objective.loss(inputs["rows"])
+        rows = inputs["rows"]
+        own = self._processes.share(rows)
+        if not own:  # nothing to add, in the form of a loss
+            return 0.0 * torch.stack([w.sum() for w in self._objective.model.parameters() if w.requires_grad]).sum()
+        return self._objective.loss(own) * (self._objective.weight(own) / self._objective.weight(rows))
+
+    def training_step(self, *arguments: Any, **more: Any) -> torch.Tensor:
+        """A step's gradients and loss, added up over all processes.
+
+        Accelerate wraps the model for several processes, but the loss goes round that wrapper's forward, which then
+        leaves gradients alone.
+        """
+        loss: torch.Tensor = super().training_step(*arguments, **more)
+        weights = self._objective.model.parameters()
+        self._processes.add_up([loss, *(weight.grad for weight in weights if weight.grad is not None)])
         self.last_loss = finite(loss)
         return loss
 
@@ -96,8 +112,9 @@ class _Trainer(Trainer):
             shutil.rmtree(place, ignore_errors=True)
             raise _unwritable(error, place) from None
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return SequentialSampler(self._plan)
+    def get_train_dataloader(self) -> Any:
+        """All batches in every process, which takes its share of each."""
+        return DataLoader(self._plan, collate_fn=self.data_collator)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0
@@ -126,6 +143,7 @@ class Run:
         base: SHA-256 of the base, under which the end of a stable phase is kept; None keeps none.
         start: the end of another run's stable phase, to go on from; there is no warm-up then.
         figures: what else is to be told of the newest step, by name.
+        processes: those that train together.
     """
 
     def __init__(
@@ -142,7 +160,9 @@ class Run:
         base: str | None = None,
         start: Stable | None = None,
         figures: Callable[[], Mapping[str, float]] = dict,
+        processes: Processes = ALONE,
     ) -> None:
+        self.processes = processes
         self.base = base
         self.start = start
         self.objective = objective
@@ -186,7 +206,8 @@ class Run:
     def make_trainer(self, callbacks: list[Any]) -> Any:
         """The trainer of the whole plan; its ``last_loss`` is that of the newest step."""
         assert isinstance(self.objective, Objective)
-        return _Trainer(self.objective, self.plan, args=TrainingArguments(**self.settings()), callbacks=callbacks)
+        ways = TrainingArguments(**self.settings())
+        return _Trainer(self.objective, self.plan, self.processes, args=ways, callbacks=callbacks)
 
     def settings(self) -> dict[str, Any]:
         """Arguments of any ``TrainingArguments``."""
@@ -242,14 +263,15 @@ class Run:
         ended = self.state.step == steps - round(optim.decay * steps)
         if self.base is not None and optim.schedule == "wsd" and ended:
             raw = stable_bytes(self.objective.model, optimizer, self.recipe, self.base, self.state.step)
-            write_whole(self.folder / STABLE, raw)
+            self._write(self.folder / STABLE, raw)
 
     def saved(self) -> None:
         """Make the checkpoint just written count, and drop older ones."""
+        self.processes.wait()  # each has a part of it to write
         place = self.folder / f"checkpoint-{self.state.step}"
         self._write(place / MARK, json.dumps(asdict(self.state)).encode())
         for other in self.folder.glob("checkpoint-*"):
-            if other != place:
+            if other != place and self.processes.main:
                 shutil.rmtree(other, ignore_errors=True)
         self._progress(Saved(self.state.step, place))
 
@@ -258,10 +280,9 @@ class Run:
         from safetensors.torch import save
 
         state = self.state
-        try:
-            scores = self._judge()
-        except BackendError as error:
-            raise _diverged(f"epoch {len(state.scores) + 1}", error.what) from None
+        scores = self.processes.from_main(self._scores)
+        if scores is None:
+            raise Stopped
         state.scores.append(scores)
         best = state.best is None or rank(scores) > rank(state.scores[state.best])
         if best:
@@ -269,9 +290,21 @@ class Run:
             self._write(self.folder / BEST, save(lora_tensors(self.objective.model)))
         mark = self.folder / f"checkpoint-{state.step}" / MARK
         self._write(mark, json.dumps(asdict(state)).encode())
+        self.processes.wait()  # what was written is there for all
         self._progress(Judged(len(state.scores), scores, best))
 
+    def _scores(self) -> dict[str, float] | None:
+        """What an epoch's judgement finds; None where it was left at Ctrl-C."""
+        try:
+            return self._judge()
+        except Stopped:
+            return None
+        except BackendError as error:
+            raise _diverged(f"epoch {len(self.state.scores) + 1}", error.what) from None
+
     def _write(self, path: Path, raw: bytes) -> None:
+        if not self.processes.main:
+            return
         try:
             write_whole(path, raw)
         except OSError as error:
@@ -323,15 +356,18 @@ class _Watch(TrainerCallback):
         assert self.trainer is not None
         self._run.stepped(self.trainer.last_loss, self._lr, time.monotonic() - self._begun)
         self._run.keep_stable(kwargs["optimizer"])
-        due = time.monotonic() - self._saved > 60 * self._run.recipe.checkpoint_minutes
-        stop = self._interrupted.is_set()
+        late = time.monotonic() - self._saved > 60 * self._run.recipe.checkpoint_minutes
+        due, stop = self._run.processes.any(late, self._interrupted.is_set())
+        if stop:
+            self._interrupted.set()
         control.should_save = due or stop or self._run.to_judge
         control.should_training_stop = stop or self._run.state.step == len(self._run.plan.batches)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._run.saved()
         self._saved = time.monotonic()
-        if self._run.to_judge and not self._interrupted.is_set():
+        (stop,) = self._run.processes.any(self._interrupted.is_set())
+        if self._run.to_judge and not stop:
             with contextlib.suppress(Stopped):
                 self._run.judged()
         control.should_training_stop = control.should_training_stop or self._interrupted.is_set()

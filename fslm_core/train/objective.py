@@ -134,6 +134,10 @@ class Objective:
         each = functional.cross_entropy(logits, labels, reduction="none")
         return (each * weights).sum() / weights.sum()
 
+    def weight(self, rows: Sequence[int]) -> float:
+        """By what :meth:`loss` divides: the target tokens of these rows, each weighted by its row."""
+        return sum(example.weight * len(example.target) for example in map(self.examples.__getitem__, rows))
+
     @torch.no_grad()
     def row_losses(self, rows: Sequence[int]) -> list[float]:
         """Return each row's own loss: the mean over its target tokens, whatever the row's weight."""

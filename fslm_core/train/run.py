@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ..plugins import PluginHost
 from ..settings import Settings, default
 from ..stage import Stage
 from .distill import Teacher, find_teacher
+from .processes import is_main, join, leave, refuse_several
 from .progress import Estimated, Progress, Working, silent
 from .recipe import Recipe, load_recipe
 from .rows import RowSets, read_sets
@@ -106,7 +107,13 @@ def train_stage(
     settings = settings or default()
     host = host or PluginHost(settings)
     stage = stage or host.stage(recipe.stage)
+    for section in ("select", "distill", "preference"):
+        if getattr(recipe, section) is not None:
+            refuse_several(f"[{section}]")
+    if not is_main():
+        progress = silent
     prepared = _Prepared.of(recipe, stage, settings, host, progress)
+    processes = join(settings.torch)
     from .artefact import refuse_taken, write_curve, write_folder
     from .loop import interruption, write_whole
     from .record import make_record
@@ -115,7 +122,9 @@ def train_stage(
     refuse_taken(output)
     data, checkpoint, start = prepared.data, prepared.checkpoint, prepared.start
     chosen = None
-    with alone(work):
+    with ExitStack() as held:
+        if processes.main:
+            held.enter_context(alone(work))
         try:
             if recipe.preference is not None:
                 from .prefer import prefer
@@ -129,22 +138,39 @@ def train_stage(
                 data, chosen = choose(
                     recipe, stage, data, checkpoint, folder, resume=resume, settings=settings.torch, progress=progress
                 )
-                teacher = prepared.teacher
-                tuned = tune(recipe, stage, data, checkpoint, start, teacher, work, resume, settings.torch, progress)
+                tuned = tune(
+                    recipe,
+                    stage,
+                    data,
+                    checkpoint,
+                    start,
+                    prepared.teacher,
+                    work,
+                    resume,
+                    settings.torch,
+                    progress,
+                    processes,
+                )
         except KeyboardInterrupt:
             raise interruption(work) from None
     state = tuned.state
-    write_curve(work, state.losses, state.scores)
-    for name, found in (("cleaned.json", data.cleaned), ("selected.json", chosen)):
-        if found is not None:
-            write_whole(work / name, json.dumps(found.plain(), indent=1).encode())
-    record = make_record(
-        recipe, root, stage, prepared.base, checkpoint, start, prepared.teacher, state, data, chosen, tuned.facts
-    )
-    sha256 = write_folder(output, model=tuned.model, tensors=tuned.tensors, record=record, curve=work)
-    best = state.best or 0
-    speed = state.tokens / max(state.seconds, 1e-9)
-    return TrainResult(output, work, sha256, state.scores[best], best + 1, state.seconds, speed)
+
+    def written() -> TrainResult:
+        write_curve(work, state.losses, state.scores)
+        for name, found in (("cleaned.json", data.cleaned), ("selected.json", chosen)):
+            if found is not None:
+                write_whole(work / name, json.dumps(found.plain(), indent=1).encode())
+        record = make_record(
+            recipe, root, stage, prepared.base, checkpoint, start, prepared.teacher, state, data, chosen, tuned.facts
+        )
+        sha256 = write_folder(output, model=tuned.model, tensors=tuned.tensors, record=record, curve=work)
+        best = state.best or 0
+        speed = state.tokens / max(state.seconds, 1e-9)
+        return TrainResult(output, work, sha256, state.scores[best], best + 1, state.seconds, speed)
+
+    made = processes.from_main(written)
+    leave(processes)
+    return made
 
 
 def _places(recipe: Recipe, work: Path) -> tuple[Path, Path]:

@@ -30,6 +30,7 @@ from .loop import BEST, Run, State, latest, stop_if_asked
 from .model import add_lora, as_shipped, begin_with, load_base
 from .objective import Example, Objective
 from .plan import Plan, make_plan, sorted_batches
+from .processes import Processes
 from .progress import Estimated, Noted, Progress, Working
 from .recipe import Recipe
 from .rows import Problems, Row, RowSets, class_weights
@@ -82,6 +83,7 @@ def tune(
     resume: bool,
     settings: TorchSettings,
     progress: Progress,
+    processes: Processes,
 ) -> Tuned:
     """Train to the end.
 
@@ -105,7 +107,7 @@ def tune(
     begun = [*([start.identity] if start else []), *([stable.sha256] if stable else [])]
     taught = [teacher.key] if teacher else []
     digest = recipe_digest(recipe, stage, data, checkpoint, *begun, *taught)
-    found = prepare_folder(work, digest, resume, progress)
+    found = processes.from_main(lambda: prepare_folder(work, digest, resume, progress))
     state = found[1] if found else State(digest)
     if found:
         progress(Noted(f"going on at step {state.step} of {len(plan.batches)}"))
@@ -143,6 +145,7 @@ def tune(
         base=checkpoint.sha256,
         start=stable,
         figures=lambda: objective.figures,
+        processes=processes,
     )
     run.train(found[0] if found else None)
     facts = {} if stable is None else {"continued_at_step": stable.step, "continued_sha256": stable.sha256}

@@ -23,6 +23,7 @@ from ..schema import dumps
 from ..settings import Settings, default
 from ..stack import Stack
 from ..train import Noted, Working
+from ..train.processes import refuse_several
 from ..train.run import alone, require_extra
 from .desk import Cost
 from .messages import Tally, Writer
@@ -111,6 +112,7 @@ def _opened(
     """Check all that can be checked before anything is made, and keep others out of the folder."""
     settings = settings or default()
     host = host or PluginHost(settings)
+    refuse_several("the tuning of a stack")
     recipe = load_tuning(path, overrides)
     found = host.stack(stack) if isinstance(stack, str) else stack
     refuse_strange(recipe, found)
