@@ -84,21 +84,23 @@ class _Trainer(Trainer):
         )
         self.last_loss = 0.0
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
-        rows = inputs["rows"]
-        own = self._processes.share(rows)
-        if not own:  # nothing to add, in the form of a loss
-            return 0.0 * torch.stack([w.sum() for w in self._objective.model.parameters() if w.requires_grad]).sum()
-        return self._objective.loss(own) * (self._objective.weight(own) / self._objective.weight(rows))
-
-    def training_step(self, *arguments: Any, **more: Any) -> torch.Tensor:
-        """A step's gradients and loss, added up over all processes.
+    def training_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> torch.Tensor:
+        """A step's gradients and loss, added up over the parts of its batch and over all processes.
 
         Accelerate wraps the model for several processes, but the loss goes round that wrapper's forward, which then
         leaves gradients alone.
         """
-        loss: torch.Tensor = super().training_step(*arguments, **more)
-        weights = self._objective.model.parameters()
+        model.train()
+        rows = inputs["rows"]
+        own = self._processes.share(rows)
+        weights = [weight for weight in self._objective.model.parameters() if weight.requires_grad]
+        if own:
+            of = self._objective.weight(rows)
+            loss = self._objective.descend(own, of=of, backward=self.accelerator.backward)
+        else:  # nothing to add
+            loss = torch.zeros((), device=self._objective.device)
+            for weight in weights:
+                weight.grad = torch.zeros_like(weight)
         self._processes.add_up([loss, *(weight.grad for weight in weights if weight.grad is not None)])
         self.last_loss = finite(loss)
         return loss

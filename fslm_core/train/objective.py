@@ -13,7 +13,7 @@ Three things are never computed twice or in vain, and none of them changes the r
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -27,6 +27,8 @@ from torch.nn import functional
 from .attention import attending
 
 Ids = tuple[int, ...]
+PART = 1024
+"""Tokens, padding included, that go forward and backward together: what they leave behind is 1 GB on SmolLM2-135M."""
 _SPLIT = frozenset({"llama"})
 """Architectures whose layers may be called one by one as :meth:`Objective._through` does."""
 
@@ -120,10 +122,47 @@ class Objective:
                 with torch.no_grad():
                     self._through(0, self.frozen, *self._embedded(rows))
                 lower += time.perf_counter() - start
-            self.loss(rows).backward()
+            self.descend(rows)
         self.model.zero_grad(set_to_none=True)
         whole = time.perf_counter() - begun - lower  # the loss read the frozen layers once more
         return Timed(whole - lower, lower, whole) if self.caches else Timed(whole, 0.0, whole)
+
+    def descend(
+        self, rows: Sequence[int], *, of: float | None = None, backward: Callable[[Tensor], None] = Tensor.backward
+    ) -> Tensor:
+        """Add the gradients of a batch's loss, a part of its rows at a time: memory is bounded, whatever the batch.
+
+        Args:
+            of: the weight of the whole batch, where these rows are not all of it.
+
+        Returns:
+            What these rows add to the batch's loss: a scalar.
+        """
+        own = self.weight(rows)
+        total = torch.zeros((), device=self.device)
+        figures: dict[str, float] = {}
+        for part in self._parts(rows):
+            weight = self.weight(part)
+            loss = self.loss(part) * (weight / (own if of is None else of))
+            backward(loss)
+            total += loss.detach()
+            for name, value in self.figures.items():
+                figures[name] = figures.get(name, 0.0) + value * (weight / own)
+        self.figures = figures
+        return total
+
+    def _parts(self, rows: Sequence[int]) -> Iterator[Sequence[int]]:
+        """The rows as they are if they are few tokens, padding included; else shortest first, in parts that are."""
+        if len(rows) * max(map(self._length, rows)) <= PART:
+            yield rows
+            return
+        part: list[int] = []
+        for row in sorted(rows, key=self._length):
+            if part and (len(part) + 1) * self._length(row) > PART:
+                yield part
+                part = []
+            part.append(row)
+        yield part
 
     def loss(self, rows: Sequence[int]) -> Tensor:
         """Return the loss of a batch: a scalar, the weighted mean over its target tokens."""

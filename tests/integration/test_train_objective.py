@@ -102,6 +102,28 @@ def test_loss_and_gradients_equal_the_plain_ones(
         torch.testing.assert_close(mine[name], gradient, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("most", [1, 6, 12, 99])
+@pytest.mark.parametrize("layers", [None, 1])
+def test_a_batch_in_parts_has_the_gradients_of_the_whole(
+    tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, layers: int | None, most: int
+) -> None:
+    monkeypatch.setattr("fslm_core.train.objective.PART", most)
+    tuned, frozen = model(tiny_model("llama"), layers)
+    objective = Objective(tuned, EXAMPLES, frozen=frozen)
+    went: list[Sequence[int]] = []
+    loss = objective.loss
+    monkeypatch.setattr(objective, "loss", lambda rows: (went.append(rows), loss(rows))[1])
+    told = objective.descend([0, 1, 2])
+    mine = gradients(tuned)
+    assert sorted(row for part in went for row in part) == [0, 1, 2]
+    assert (len(went) == 1) == (most == 99) and (most > 1 or len(went) == 3)
+    whole = loss([0, 1, 2])
+    whole.backward()
+    assert told.item() == pytest.approx(whole.item(), rel=1e-5)
+    for name, gradient in gradients(tuned).items():
+        torch.testing.assert_close(mine[name], gradient, rtol=1e-3, atol=1e-5)
+
+
 def test_equal_prompts_leave_each_row_a_token_of_its_own(tiny_model: Callable[..., Path]) -> None:
     examples = [Example((1, 2, 3), (60, 2)), Example((1, 2, 3), (61, 2))]
     tuned, _ = model(tiny_model("llama"), None)
