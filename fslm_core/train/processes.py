@@ -7,7 +7,8 @@ is what it is with one process. The main one alone writes, judges and tells.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -47,7 +48,8 @@ class Processes:
         from accelerate.utils import broadcast_object_list
 
         made: list[Any] = [make() if self.main else None]
-        broadcast_object_list(made)
+        with self._together():
+            broadcast_object_list(made)
         found: T = made[0]
         return found
 
@@ -61,7 +63,8 @@ class Processes:
             return list(flags)
         from accelerate.utils import gather_object
 
-        said = gather_object([flags])
+        with self._together():
+            said = gather_object([flags])
         return [any(each) for each in zip(*said, strict=True)]
 
     def add_up(self, tensors: Iterable[Any]) -> None:
@@ -72,9 +75,22 @@ class Processes:
         from accelerate.utils import reduce
 
         own = list(tensors)
-        whole = reduce(torch.cat([tensor.flatten() for tensor in own]), reduction="sum")
+        with self._together():
+            whole = reduce(torch.cat([tensor.flatten() for tensor in own]), reduction="sum")
         for tensor, part in zip(own, whole.split([tensor.numel() for tensor in own]), strict=True):
             tensor.copy_(part.view_as(tensor))
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Say it plainly where another process is gone; it has told its own reason."""
+        try:
+            yield
+        except RuntimeError:  # of which torch's errors of this kind are
+            raise TrainError(
+                "another of the processes has ended",
+                where=f"process {self.index + 1} of {self.count}",
+                hint="see what that one told; then run the same command again, with --resume to go on",
+            ) from None
 
 
 ALONE = Processes()
