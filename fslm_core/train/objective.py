@@ -70,6 +70,7 @@ class Objective:
 
     Attributes:
         figures: what else is to be told of the newest loss.
+        seconds: spent in batches on results that could be kept.
     """
 
     def __init__(self, model: Any, examples: Sequence[Example], *, frozen: int, cache_bytes: int = 4 << 30) -> None:
@@ -81,6 +82,7 @@ class Objective:
         self.prefix = common_prefix([e.prompt for e in examples]) if self._split else ()
         self.frozen = frozen if self._split else 0
         self.figures: dict[str, float] = {}
+        self.seconds = 0.0
         self._hidden: list[Tensor] | None = None
         self._prefix_hidden: Tensor | None = None
         tokens = sum(len(e) - len(self.prefix) for e in examples)
@@ -114,17 +116,11 @@ class Objective:
     def time_steps(self, batches: Sequence[Sequence[int]]) -> Timed:
         """Run forward and backward over ``batches``, then forget the gradients."""
         self.model.train()
-        lower = 0.0
-        begun = time.perf_counter()
+        before, begun = self.seconds, time.perf_counter()
         for rows in batches:
-            if self.frozen:
-                start = time.perf_counter()
-                with torch.no_grad():
-                    self._through(0, self.frozen, *self._embedded(rows))
-                lower += time.perf_counter() - start
             self.descend(rows)
         self.model.zero_grad(set_to_none=True)
-        whole = time.perf_counter() - begun - lower  # the loss read the frozen layers once more
+        whole, lower = time.perf_counter() - begun, self.seconds - before
         return Timed(whole - lower, lower, whole) if self.caches else Timed(whole, 0.0, whole)
 
     def descend(
@@ -257,8 +253,10 @@ class Objective:
             own = torch.nn.utils.rnn.pad_sequence([self._hidden[row] for row in rows], batch_first=True)
             prefix = self._prefix_hidden
         else:
+            begun = time.perf_counter()
             with torch.no_grad():
                 prefix, own = self._through(0, self.frozen, *self._embedded(rows))
+            self.seconds += time.perf_counter() - begun
         return self._through(self.frozen, len(self.decoder.layers), prefix, own)[1]
 
     def _through(self, first: int, last: int, prefix: Tensor | None, own: Tensor) -> tuple[Tensor | None, Tensor]:

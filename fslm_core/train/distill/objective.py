@@ -50,9 +50,6 @@ class Reader(Objective):
 
     Where its layers may be called one by one, it goes through each row once, and what its head reads there is kept;
     otherwise, or if that would take more than ``cache_bytes``, it goes through every batch.
-
-    Attributes:
-        seconds: spent in layers whose results can be kept.
     """
 
     def __init__(self, model: Any, examples: Sequence[Example], *, cache_bytes: int = 2 << 30) -> None:
@@ -60,7 +57,6 @@ class Reader(Objective):
         config = self.base.config.get_text_config()
         self.kept_bytes = sum(len(e.target) for e in examples) * config.hidden_size * self.base.dtype.itemsize
         self.caches = self._split and self.kept_bytes <= cache_bytes
-        self.seconds = 0.0
         self._kept: list[Tensor] | None = None
 
     def prepare(self, batches: Iterable[Sequence[int]]) -> Iterable[int]:
@@ -90,10 +86,10 @@ class Reader(Objective):
     @torch.no_grad()
     def _read(self, rows: Sequence[int]) -> Tensor:
         """What the head reads where a target token is predicted, row after row: (tokens, hidden)."""
-        begun = time.perf_counter()
+        before, begun = self.seconds, time.perf_counter()
         with self._quick():
             states = self._states(rows, self._targets(rows)[0])
-        self.seconds += time.perf_counter() - begun
+        self.seconds = before + time.perf_counter() - begun  # all layers, and not the frozen ones once more
         return states
 
 
