@@ -6,11 +6,14 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from .post import Office, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -75,8 +78,19 @@ class Watched:
 
 
 @pytest.fixture
-def tab(browser: Browser) -> Iterator[Callable[..., Watched]]:
-    """Opens tabs: ``tab(address)``. When the test ends, none may have asked another server or had an error."""
+def serve() -> Iterator[Callable[..., Office]]:
+    """Serves the page of a trace until the test has ended: ``serve(folder)``, and all that :func:`serving` takes."""
+    with ExitStack() as served:
+        yield lambda *args, **more: served.enter_context(serving(*args, **more))
+
+
+@pytest.fixture
+def tab(browser: Browser, serve: object) -> Iterator[Callable[..., Watched]]:
+    """Opens tabs: ``tab(address)``. When the test ends, none may have asked another server or had an error.
+
+    It is told to close before what ``serve`` serves: a browser asks for a page's icon when it likes, and a server that
+    has gone would be an error.
+    """
     opened: list[tuple[Watched, str]] = []
 
     def make(address: str, *, scheme: str = "light", size: dict[str, int] = WIDE, scripts: bool = True) -> Watched:

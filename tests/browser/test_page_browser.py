@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
@@ -14,11 +14,12 @@ import pytest
 from ..unit.history import NOON
 from .conftest import NARROW, WIDE, Watched
 from .drifted import LATER, address, at, changed, told
-from .post import GATE, HOSTILE, Office, blame_json, replay, run_all, serving
+from .post import GATE, HOSTILE, Office, blame_json, replay, run_all
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+Serve = Callable[..., Office]
 Tab = Callable[..., Watched]
 LETTER = "The kettle A-1047 leaks, and I need a new one today."
 SHOWN = HOSTILE.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
@@ -39,9 +40,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def office(folder: Path) -> Iterator[Office]:
-    with serving(folder) as office:
-        yield office
+def office(folder: Path, serve: Serve) -> Office:
+    return serve(folder)
 
 
 @pytest.fixture
@@ -160,40 +160,38 @@ def test_steps_of_a_shape_stand_below_it_a_page_at_a_time(office: Office, tab: T
 
 
 @pytest.mark.torch
-def test_what_drifted_since_a_reference_is_told(tmp_path: Path, tab: Tab) -> None:
+def test_what_drifted_since_a_reference_is_told(tmp_path: Path, serve: Serve, tab: Tab) -> None:
     changed(tmp_path)
-    with serving(tmp_path) as office:
-        found = told(office.desk.store)
-        watched = tab(office.address)
-        page = watched.page
-        page.goto("/stats?stack=desk")
-        assert page.get_by_role("heading", name="Drift").count() == 0
-        page.get_by_label("from", exact=True).fill(at(NOON))
-        page.get_by_label("until", exact=True).fill(at(LATER))
-        page.get_by_role("button", name="Show").click()
-        drift = page.get_by_role("region", name="Drift")
-        assert "40 runs from" in drift.inner_text()
-        assert f"Of {len(found.tests)} comparisons {len(found.drifting)} differ" in drift.inner_text()
-        differs = page.get_by_role("region", name="What differs")
-        assert differs.get_by_role("rowheader").all_inner_texts() == [test.step for test in found.drifting]
-        label = differs.locator("tr", has_text="labels")
-        assert (
-            "0.500" in label.inner_text()
-            and "▲ <script>window.hurt=1</script>\\x1b[31m 0.250 → 0.750" in label.inner_text()
-        )
-        rest = len(found.tests) - len(found.drifting)
-        page.get_by_text(f"the other {rest} comparisons").click()
-        assert page.get_by_role("region", name="The other comparisons").get_by_role("rowheader").count() == rest
-        assert page.get_by_label("from", exact=True).input_value() == at(NOON)
-        assert "40 succeeded" in page.inner_text("main"), "what is counted begins where the reference ends"
-        sane(page)
-        page.get_by_label("until", exact=True).fill("soon")
-        page.get_by_role("button", name="Show").click()
-        assert "that is no moment" in page.get_by_role("alert").inner_text()
-        assert page.get_by_label("until", exact=True).input_value() == "soon" and "80 succeeded" in page.inner_text(
-            "main"
-        )
-        watched.said = [said for said in watched.said if "400" not in said]  # Chromium's note of the status
+    office = serve(tmp_path)
+    found = told(office.desk.store)
+    watched = tab(office.address)
+    page = watched.page
+    page.goto("/stats?stack=desk")
+    assert page.get_by_role("heading", name="Drift").count() == 0
+    page.get_by_label("from", exact=True).fill(at(NOON))
+    page.get_by_label("until", exact=True).fill(at(LATER))
+    page.get_by_role("button", name="Show").click()
+    drift = page.get_by_role("region", name="Drift")
+    assert "40 runs from" in drift.inner_text()
+    assert f"Of {len(found.tests)} comparisons {len(found.drifting)} differ" in drift.inner_text()
+    differs = page.get_by_role("region", name="What differs")
+    assert differs.get_by_role("rowheader").all_inner_texts() == [test.step for test in found.drifting]
+    label = differs.locator("tr", has_text="labels")
+    assert (
+        "0.500" in label.inner_text()
+        and "▲ <script>window.hurt=1</script>\\x1b[31m 0.250 → 0.750" in label.inner_text()
+    )
+    rest = len(found.tests) - len(found.drifting)
+    page.get_by_text(f"the other {rest} comparisons").click()
+    assert page.get_by_role("region", name="The other comparisons").get_by_role("rowheader").count() == rest
+    assert page.get_by_label("from", exact=True).input_value() == at(NOON)
+    assert "40 succeeded" in page.inner_text("main"), "what is counted begins where the reference ends"
+    sane(page)
+    page.get_by_label("until", exact=True).fill("soon")
+    page.get_by_role("button", name="Show").click()
+    assert "that is no moment" in page.get_by_role("alert").inner_text()
+    assert page.get_by_label("until", exact=True).input_value() == "soon" and "80 succeeded" in page.inner_text("main")
+    watched.said = [said for said in watched.said if "400" not in said]  # Chromium's note of the status
 
 
 # -- keys, labels, replays ------------------------------------------------------------------------------------------
@@ -335,87 +333,87 @@ def violations(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_accessible(blamed: Path, folder: Path, tab: Tab, scheme: str) -> None:
-    with serving(folder, blame=blamed) as office:
-        run, hall = office.desk.store.search("leaks today", step="input")[0].run, newest(office, "post.hall")
-        edited = replay(folder, run, kind__kind="praise")
-        office.desk.store.label(run, "kind", right=False, note="see the letter")
-        watched = tab(office.address, scheme=scheme)
-        page = watched.page
-        compared = f"/diff?run={run}&run={edited}"
-        for path in ("/", "/?q=kettle", "/?q=none", f"/runs/{run}", f"/runs/{edited}", f"/runs/{hall}?page=2", compared,
-                     "/stats?stack=post", "/blame", "/runs/zzz", "/key"):  # fmt: skip
-            page.goto(path)
-            page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true })")
-            assert violations(page) == [], path
-            sane(page)
-            page.set_viewport_size(NARROW)
-            assert violations(page) == [], f"{path}, narrow"
-            sane(page)
-            page.set_viewport_size(WIDE)
-        watched.said = [said for said in watched.said if "404" not in said]
+def test_it_is_accessible(blamed: Path, folder: Path, serve: Serve, tab: Tab, scheme: str) -> None:
+    office = serve(folder, blame=blamed)
+    run, hall = office.desk.store.search("leaks today", step="input")[0].run, newest(office, "post.hall")
+    edited = replay(folder, run, kind__kind="praise")
+    office.desk.store.label(run, "kind", right=False, note="see the letter")
+    watched = tab(office.address, scheme=scheme)
+    page = watched.page
+    compared = f"/diff?run={run}&run={edited}"
+    for path in ("/", "/?q=kettle", "/?q=none", f"/runs/{run}", f"/runs/{edited}", f"/runs/{hall}?page=2", compared,
+                 "/stats?stack=post", "/blame", "/runs/zzz", "/key"):  # fmt: skip
+        page.goto(path)
+        page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true })")
+        assert violations(page) == [], path
+        sane(page)
+        page.set_viewport_size(NARROW)
+        assert violations(page) == [], f"{path}, narrow"
+        sane(page)
+        page.set_viewport_size(WIDE)
+    watched.said = [said for said in watched.said if "404" not in said]
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_drift_is_accessible(tmp_path: Path, tab: Tab, scheme: str) -> None:
+def test_drift_is_accessible(tmp_path: Path, serve: Serve, tab: Tab, scheme: str) -> None:
     changed(tmp_path)
-    with serving(tmp_path) as office:
-        assert told(office.desk.store).drifting
-        watched = tab(office.address, scheme=scheme)
-        page = watched.page
-        for path in (address(NOON, LATER), address(1.0, 2.0), "/stats?stack=desk&from=7d"):
-            page.goto(path)
-            page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true })")
-            for size in (NARROW, WIDE):
-                page.set_viewport_size(size)
-                assert violations(page) == [], (path, size)
-                sane(page)
-        watched.said = [said for said in watched.said if "400" not in said]
+    office = serve(tmp_path)
+    assert told(office.desk.store).drifting
+    watched = tab(office.address, scheme=scheme)
+    page = watched.page
+    for path in (address(NOON, LATER), address(1.0, 2.0), "/stats?stack=desk&from=7d"):
+        page.goto(path)
+        page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true })")
+        for size in (NARROW, WIDE):
+            page.set_viewport_size(size)
+            assert violations(page) == [], (path, size)
+            sane(page)
+    watched.said = [said for said in watched.said if "400" not in said]
 
 
-def test_a_key_opens_the_page(folder: Path, tab: Tab) -> None:
-    with serving(folder, key="a key nobody guesses") as office:
-        page = tab(office.address).page
-        page.goto("/")
-        page.get_by_label("Key", exact=True).fill("a key nobody guesses")
-        page.get_by_role("button", name="Open").click()
-        assert page.locator("tr[data-row]").count() == 5
+def test_a_key_opens_the_page(folder: Path, serve: Serve, tab: Tab) -> None:
+    office = serve(folder, key="a key nobody guesses")
+    page = tab(office.address).page
+    page.goto("/")
+    page.get_by_label("Key", exact=True).fill("a key nobody guesses")
+    page.get_by_role("button", name="Open").click()
+    assert page.locator("tr[data-row]").count() == 5
 
 
-def test_blame_leads_to_the_runs(blamed: Path, tab: Tab) -> None:
-    with serving(blamed.parent, blame=blamed) as office:
-        page = tab(office.address).page
-        page.goto("/blame")
-        assert "6 of 10 rows are right" in page.inner_text("main")
-        assert page.get_by_role("img", name="Share of the wrong answers").locator(".said").all_text_contents() == [
-            "3", "0", "1", "0", "0",
-        ]  # fmt: skip
-        page.locator("tr", has=page.get_by_role("cell", name="kind", exact=True)).get_by_role(
-            "link", name="kind"
-        ).first.click()
-        assert "They part at kind: somebody edited it." in page.locator(".verdict").inner_text()
+def test_blame_leads_to_the_runs(blamed: Path, serve: Serve, tab: Tab) -> None:
+    office = serve(blamed.parent, blame=blamed)
+    page = tab(office.address).page
+    page.goto("/blame")
+    assert "6 of 10 rows are right" in page.inner_text("main")
+    assert page.get_by_role("img", name="Share of the wrong answers").locator(".said").all_text_contents() == [
+        "3", "0", "1", "0", "0",
+    ]  # fmt: skip
+    page.locator("tr", has=page.get_by_role("cell", name="kind", exact=True)).get_by_role(
+        "link", name="kind"
+    ).first.click()
+    assert "They part at kind: somebody edited it." in page.locator(".verdict").inner_text()
 
 
 def test_the_pictures_of_the_documentation(
-    blamed: Path, folder: Path, tab: Tab, pictures: Callable[[Page, str], None]
+    blamed: Path, folder: Path, serve: Serve, tab: Tab, pictures: Callable[[Page, str], None]
 ) -> None:
     size = {"width": 1100, "height": 780}
-    with serving(folder, blame=blamed) as office:
-        run = office.desk.store.search("leaks today", step="input")[0].run
-        edited = replay(folder, run, kind__kind="praise")
-        for scheme in ("light", "dark"):
-            page = tab(office.address, scheme=scheme, size=size).page
-            page.goto(f"/runs/{run}")
-            page.locator("#step-kind .t", has_text="true").hover()
-            pictures(page, f"page-run-{scheme}")
-        page = tab(office.address, size=size).page
-        page.goto("/")
-        pictures(page, "page-runs")
-        page.goto(f"/diff?run={run}&run={edited}")
-        pictures(page, "page-diff")
-        page.goto("/blame")
-        pictures(page, "page-blame")
-        page = tab(office.address, size=NARROW).page
-        page.goto(f"/runs/{run}#step-kind")
-        pictures(page, "page-narrow")
+    office = serve(folder, blame=blamed)
+    run = office.desk.store.search("leaks today", step="input")[0].run
+    edited = replay(folder, run, kind__kind="praise")
+    for scheme in ("light", "dark"):
+        page = tab(office.address, scheme=scheme, size=size).page
+        page.goto(f"/runs/{run}")
+        page.locator("#step-kind .t", has_text="true").hover()
+        pictures(page, f"page-run-{scheme}")
+    page = tab(office.address, size=size).page
+    page.goto("/")
+    pictures(page, "page-runs")
+    page.goto(f"/diff?run={run}&run={edited}")
+    pictures(page, "page-diff")
+    page.goto("/blame")
+    pictures(page, "page-blame")
+    page = tab(office.address, size=NARROW).page
+    page.goto(f"/runs/{run}#step-kind")
+    pictures(page, "page-narrow")
