@@ -78,16 +78,18 @@ class Model:
         ids = [token for s in fresh for token in s.ids[s.lower - s.start :]]
         x = self.weights.embedding[self._indices(ids)].float()
         tapped = self.depth < shape.layers
-        below = _Plan([(s, s.lower) for s in fresh], self.weights)
+        again = any(s.lower > s.start for s in ordered)
+        first = self.depth if tapped else 0
+        below = _Plan([(s, s.lower) for s in fresh], self.weights, range(first if again else shape.layers))
         if tapped and fresh:
             x = self._through(x, range(self.depth), below)
             below.keep(x)
-        if any(s.lower > s.start for s in ordered):
-            above = _Plan([(s, s.start) for s in ordered], self.weights)
+        if again:
+            above = _Plan([(s, s.start) for s in ordered], self.weights, range(first, shape.layers))
             x = above.tapped(x.new_empty((above.tokens, shape.hidden)))
         else:
             above = below
-        x = self._through(x, range(self.depth if tapped else 0, shape.layers - 1), above)
+        x = self._through(x, range(first, shape.layers - 1), above)
         x = self._last(x, ordered, above)
         ends = dict(zip(order, np.cumsum([s.wanted for s in ordered]).tolist(), strict=True))
         rows = [ends[i] - s.wanted + j for i, s in enumerate(segments) for j in range(s.wanted)]
@@ -125,7 +127,8 @@ class Model:
         if not picked:
             return x[:0]
         places = self._indices(picked)
-        return self._mixed(x[places], heads[places], index, _Plan(asked, self.weights))
+        last = _Plan(asked, self.weights, range(index, index + 1))
+        return self._mixed(x[places], heads[places], index, last)
 
     def _heads(self, x: Tensor, index: int, plan: _Plan) -> Tensor:
         """Queries, keys and values, float32 [tokens, heads + 2 * kv_heads, head], the latter two put into the slots."""
@@ -170,7 +173,7 @@ class _Call:
     A row with fewer tokens repeats its last; the repetitions come to the same and are written to the same place.
 
     Attributes:
-        keys: for each layer, float32 [rows, kv_heads, length, head]; ``values`` the like.
+        keys: for each of the plan's layers, float32 [rows, kv_heads, length, head]; ``values`` the like.
         first: where its queries start among those of all calls.
         mask: float32 [rows, 1, columns * group, length], or [rows, 1, 1, length] for one column: minus infinity where
             a query must not look; None where all may.
@@ -201,15 +204,17 @@ class _Store:
 
 
 class _Plan:
-    """Where each packed token goes, worked out once for all layers of a forward.
+    """Where each packed token goes, worked out once for several layers of a forward.
 
     Args:
         parts: segments, those of one adapter together, and from which position on each takes part.
+        layers: the neighbouring layers it serves; a view of each one's keys and values costs time for every call.
     """
 
-    def __init__(self, parts: Sequence[tuple[Segment, int]], weights: Weights) -> None:
+    def __init__(self, parts: Sequence[tuple[Segment, int]], weights: Weights, layers: range) -> None:
         self._shape = weights.shape
         self._device = weights.norm.device
+        self._layers = layers
         counts = [s.stop - start for s, start in parts]
         stops = np.cumsum(counts, dtype=np.int64)
         self.ends: list[int] = stops.tolist()
@@ -306,8 +311,9 @@ class _Plan:
         first = sum(map(len, asking))
         asking.append((offsets + np.array([[starts[i]] for i in run])).reshape(-1))
         near = slice(parts[run[0]][0].slot.index, parts[run[0]][0].slot.index + len(run))
-        keys = block.keys[:, near, :, :length].unbind(0)
-        values = block.values[:, near, :, :length].unbind(0)
+        served = slice(self._layers.start, self._layers.stop)
+        keys = block.keys[served, near, :, :length].unbind(0)
+        values = block.values[served, near, :, :length].unbind(0)
         return _Call(keys, values, len(run), columns, first, mask)
 
     def add(self, layer: int, place: Place, x: Tensor, y: Tensor) -> None:
@@ -348,7 +354,7 @@ class _Plan:
         answers = []
         for c in self._calls:
             q = queries if len(self._calls) == 1 else queries[c.first : c.first + c.rows * c.columns]
-            near = (c.keys[layer], c.values[layer], c.mask)
+            near = (c.keys[layer - self._layers.start], c.values[layer - self._layers.start], c.mask)
             if c.columns == 1:  # a kernel of its own, a third quicker
                 out = functional.scaled_dot_product_attention(q.unsqueeze(2), *near, enable_gqa=True)
             else:
