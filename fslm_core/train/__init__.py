@@ -5,6 +5,7 @@ from __future__ import annotations
 from .pairs import Pair, Pairs, read_pairs, write_pairs
 from .progress import Estimated, Event, Judged, Noted, Progress, Saved, Stepped, Working, silent
 from .recipe import Recipe, load_recipe
+from .rows import Row, Rows, read_rows
 from .run import TrainResult, probe_stage, run_recipe, train_stage
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "Pairs",
     "Progress",
     "Recipe",
+    "Row",
+    "Rows",
     "Saved",
     "Stepped",
     "TrainResult",
@@ -23,6 +26,7 @@ __all__ = [
     "load_recipe",
     "probe_stage",
     "read_pairs",
+    "read_rows",
     "run_recipe",
     "silent",
     "train_stage",

@@ -146,15 +146,16 @@ def _cleaned(train: Sequence[Row], rules: Clean) -> Cleaned:
     return clean(rows, Rules(**rules.model_dump()))
 
 
-def read_rows(path: Path, stage: Stage[Any, Any], problems: Problems) -> Rows:
+def read_rows(path: Path, stage: Stage[Any, Any], problems: Problems | None = None) -> Rows:
     """Read a JSONL file of ``{"input": …, "output": …}`` and check each row against the stage.
 
     Args:
-        problems: takes what is wrong; rows with problems are left out.
+        problems: takes what is wrong, and rows with problems are left out; without it they are an error.
 
     Raises:
-        TrainError: the file cannot be read, or holds no row at all.
+        TrainError: the file cannot be read, or holds no row at all, or one that does not fit.
     """
+    mine = Problems() if problems is None else problems
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -168,11 +169,13 @@ def read_rows(path: Path, stage: Stage[Any, Any], problems: Problems) -> Rows:
     for number, line in enumerate(raw.splitlines(), start=1):
         if not line.strip():
             continue
-        row = _row(line, number, stage, path, problems)
+        row = _row(line, number, stage, path, mine)
         if row is not None:
             seen[_text(row.input), row.target] += 1
             rows.append(row)
-    if not rows and not problems.count:
+    if problems is None:
+        mine.refuse(where=str(path))
+    if not rows and not mine.count:
         raise TrainError(
             "the file holds no rows",
             where=str(path),

@@ -26,7 +26,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 FENCE = re.compile(r"^```(?P<language>[\w-]+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$", re.M | re.S)
-NEEDS_TORCH = {"abstain.md", "documents.md", "evaluate.md", "first-tool.md", "lm-eval.md", "tour.md", "README.md"}
+NEEDS_TORCH = {
+    "abstain.md",
+    "documents.md",
+    "evaluate.md",
+    "first-tool.md",
+    "lm-eval.md",
+    "tour.md",
+    "training.md",
+    "README.md",
+}
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
 
 

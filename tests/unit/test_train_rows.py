@@ -15,7 +15,7 @@ from fslm_core.errors import TrainError
 from fslm_core.stage import SLM, Stage
 from fslm_core.train.progress import Event, Noted
 from fslm_core.train.recipe import Clean, Data, Recipe
-from fslm_core.train.rows import Problems, Rows, class_weights, read_rows, read_sets, split, subset
+from fslm_core.train.rows import Rows, class_weights, read_rows, read_sets, split, subset
 
 
 class Ask(BaseModel):
@@ -53,10 +53,7 @@ def row(text: str, label: str = "A", **more: Any) -> dict[str, Any]:
 
 
 def read(path: Path) -> Rows:
-    problems = Problems()
-    rows = read_rows(path, STAGE, problems)
-    problems.refuse()
-    return rows
+    return read_rows(path, STAGE)
 
 
 @pytest.mark.parametrize(
