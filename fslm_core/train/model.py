@@ -131,13 +131,16 @@ def load_lora(base: Any, folder: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # as in add_lora
         try:
-            return PeftModel.from_pretrained(base, str(folder), is_trainable=True)
+            model = PeftModel.from_pretrained(base, str(folder), is_trainable=True)
         except (ValueError, RuntimeError) as error:
             raise TrainError(
                 f"the adapter does not fit the base: {shorten(str(error), 200)}",
                 where=str(folder),
                 hint="name an adapter that was trained on this base",
             ) from None
+    # Where PEFT writes a checkpoint it looks for this; a base's short name it would ask the hub for.
+    model.peft_config["default"].base_model_name_or_path = base.name_or_path
+    return model
 
 
 def lora_tensors(model: Any) -> dict[str, Tensor]:

@@ -129,6 +129,12 @@ def test_the_loss_is_dpo_with_the_adapter_of_the_start_as_reference(place: Path,
     assert abs(losses(place)[2]["loss"] - losses(place)[0]["loss"]) > 1e-3
 
 
+def test_the_hub_is_not_asked_for_a_base_by_its_short_name(place: Path, base: Path) -> None:
+    file = place / "out" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": "smollm2-135m"}))
+    train(place, base)  # PEFT warns of a lookup that fails, wherever it does, and warnings are errors here
+
+
 def test_a_stopped_run_goes_on_exactly(place: Path, base: Path) -> None:
     often = ["checkpoint_minutes=1e-9"]
     whole = weights(train(place, base, overrides=often))
