@@ -50,7 +50,7 @@ def judge(
         ``exact`` (all fields right), ``valid`` (schema and validators hold) and ``field.NAME`` for each
         field, as shares of all rows.
     """
-    texts = decode(model, vocabulary, stage, rows, prompts, batch=batch, told=told)
+    texts = _decode(model, vocabulary, stage, rows, prompts, batch, told)
     fields = list(stage.output.model_fields) if task.fields is None else list(task.fields)
     right = dict.fromkeys(fields, 0)
     exact = valid = 0
@@ -68,30 +68,22 @@ def judge(
     return {"exact": exact / total, "valid": valid / total, **{f"field.{f}": n / total for f, n in right.items()}}
 
 
-def decode(
+def _decode(
     model: Any,
     vocabulary: Vocabulary,
     stage: Stage[Any, Any],
     rows: Sequence[Row],
     prompts: Sequence[Ids],
-    *,
-    temperature: float = 0.0,
-    seed: int = 0,
-    batch: int = 32,
-    told: Callable[[int, int], None] = lambda done, total: None,
+    batch: int,
+    told: Callable[[int, int], None],
 ) -> list[str]:
-    """What the model writes for each row under its grammar; the arguments are those of :func:`judge`.
-
-    Args:
-        temperature: 0 is greedy.
-        seed: of the first row's draws; every other row has the next.
-    """
+    """What the model writes for each row under its grammar; the arguments are those of :func:`judge`."""
     texts = [""] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: (len(prompts[i]), i))
     resident: Any = _Model(model, next(model.parameters()).device)
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        writing = [_writing(vocabulary, stage, rows[i], prompts[i], i, Sampling(temperature), seed + i) for i in chosen]
+        writing = [_writing(vocabulary, stage, rows[i], prompts[i], i) for i in chosen]
         for row in writing:
             row.start()
         run = Batch(resident, writing)
@@ -111,15 +103,13 @@ def _writing(
     row: Row,
     prompt: Ids,
     index: int,
-    sampling: Sampling,
-    seed: int,
 ) -> Writing:
     return Writing(
         prompt=Encoded(prompt),
         index=index,
         max_tokens=stage.max_tokens,
-        sampling=sampling,
-        seed=seed,
+        sampling=Sampling(),
+        seed=0,
         ends=frozenset(vocabulary.ends),
         grammar=vocabulary.grammar(row.schema.text),
         writer=vocabulary.writer(),
@@ -129,4 +119,4 @@ def _writing(
     )
 
 
-__all__ = ["decode", "judge"]
+__all__ = ["judge"]

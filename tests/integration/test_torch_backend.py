@@ -259,6 +259,28 @@ def test_sampling_narrows_as_asked() -> None:
     assert draws == {"top_k": {1, 2}, "top_p": {1}, "all": {0, 1, 2}, "none": {1}}
 
 
+@pytest.mark.parametrize(
+    "sampling", [Sampling(0.7), Sampling(2.0, top_k=4), Sampling(1.0, top_p=0.8), Sampling(1.5, top_k=5, top_p=0.9)]
+)
+def test_draws_are_as_frequent_as_likely(sampling: Sampling) -> None:
+    logits = torch.tensor([0.5, 2.0, -math.inf, 1.0, 1.9, -1.0, 0.0, -math.inf])
+    likely = torch.softmax(logits / sampling.temperature, 0)
+    order = likely.argsort(descending=True)[: sampling.top_k or None]
+    kept = likely[order] / likely[order].sum()
+    kept[kept.cumsum(0) - kept >= sampling.top_p] = 0
+    expected = torch.zeros(len(logits)).index_put((order,), kept / kept.sum())
+    generator, draws = torch.Generator().manual_seed(2), 20_000
+    places = torch.tensor([row._sample(logits, sampling, generator) for _ in range(draws)])
+    found = torch.bincount(places, minlength=len(logits)) / draws
+    assert bool((found[expected == 0] == 0).all())
+    assert torch.allclose(found, expected, atol=5 * 0.5 / math.sqrt(draws))
+
+
+def test_what_is_no_number_is_drawn_without_an_error() -> None:
+    place = row._sample(torch.tensor([1.0, math.nan, 2.0]), Sampling(1.0), torch.Generator())
+    assert place in range(3)  # the executor looks at its likelihood, and refuses the row
+
+
 def test_score_is_the_likelihood_of_a_plain_forward(tiny_model: Tiny) -> None:
     folder = tiny_model()
     request = ask(folder)

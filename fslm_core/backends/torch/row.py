@@ -146,16 +146,25 @@ class Row:
 def _sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
     """Draw one place: temperature, then the ``top_k`` likeliest, then the fewest that reach ``top_p``.
 
-    At least one token always stays (nucleus sampling: Holtzman et al. 2020, arXiv 1904.09751).
+    At least one token always stays (nucleus sampling: Holtzman et al. 2020, arXiv 1904.09751). Drawn by where one
+    uniform number falls in the cumulated probabilities; nothing is sorted unless the narrowing needs it.
     """
-    ordered, order = torch.sort(logits / sampling.temperature, descending=True, stable=True)
-    if sampling.top_k > 0:
-        ordered = ordered[: sampling.top_k]
-    probabilities = torch.softmax(ordered, dim=-1)
-    before = probabilities.cumsum(-1) - probabilities
-    probabilities = torch.where(before < sampling.top_p, probabilities, 0.0)
-    probabilities[0] = probabilities[0].clamp_min(torch.finfo(probabilities.dtype).tiny)
-    return int(order[torch.multinomial(probabilities, 1, generator=generator)])
+    logits, places = logits / sampling.temperature, None
+    if 0 < sampling.top_k < len(logits):
+        logits, places = logits.topk(sampling.top_k)
+    elif sampling.top_p < 1:
+        logits, places = logits.sort(descending=True, stable=True)
+    probabilities = torch.softmax(logits, dim=-1)
+    if places is not None:
+        before = probabilities.cumsum(-1) - probabilities
+        probabilities = torch.where(before < sampling.top_p, probabilities, 0.0)
+        probabilities[0] = probabilities[0].clamp_min(torch.finfo(probabilities.dtype).tiny)
+    reached = probabilities.cumsum(-1, dtype=torch.float64)
+    drawn = torch.rand((), generator=generator, dtype=torch.float64) * reached[-1]
+    place = int(torch.searchsorted(reached, drawn, right=True))
+    if place == len(reached):  # rounded up to the very end, or no number at all
+        place = int(probabilities.argmax())
+    return place if places is None else int(places[place])
 
 
 def no_number() -> BackendError:

@@ -6,23 +6,26 @@ As A. Mitra and others do it in rounds, Orca-Math: Unlocking the potential of SL
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import BaseModel
 
+from ...adapter import inspect
+from ...backends.protocol import ModelRef, Request
+from ...backends.torch.backend import TorchBackend
 from ...backends.torch.vocabulary import Vocabulary
 from ...checkpoints import ResolvedCheckpoint
+from ...engine.asking import answer, request_of
 from ...errors import UsageError
 from ...schema import canonical, loads, parse
 from ...settings import TorchSettings
 from ...stage import Stage
 from ..encoding import encode_rows
-from ..judge import decode
-from ..model import load_base, load_lora
 from ..pairs import Pair
 from ..progress import silent
 from ..rows import Problems, Row
@@ -73,30 +76,63 @@ def sample_pairs(
             found=f"temperature {temperature}",
             hint="draw with a temperature above 0, such as 1",
         )
-    vocabulary = Vocabulary(checkpoint.path)
     problems = Problems()
-    encoded = encode_rows(rows, stage, vocabulary, Path("rows"), problems, silent)
+    encode_rows(rows, stage, Vocabulary(checkpoint.path), Path("rows"), problems, silent)
     problems.refuse(where="the rows to sample from")
-    model = load_base(checkpoint.path, settings or TorchSettings())
-    if adapter is not None:
-        load_lora(model, adapter)  # its layers take the place of the base's own
-    model.eval()
-    each = [place for place in range(len(rows)) for _ in range(samples)]
-    with torch.no_grad():
-        texts = decode(
-            model,
-            vocabulary,
-            stage,
-            [rows[place] for place in each],
-            [encoded[place][0] for place in each],
-            temperature=temperature,
-            seed=seed,
-            told=told,
+    info = None if adapter is None else inspect(adapter)
+    model = ModelRef(
+        checkpoint.name,
+        checkpoint.path,
+        adapter=None if info is None else info.path,
+        adapter_sha256=None if info is None else info.sha256,
+        stage=stage.name,
+    )
+    decoding = replace(stage.decoding, temperature=temperature)
+    requests = [
+        request_of(
+            stage, stage.render(row.input), row.schema, model, decoding=decoding, id=f"{place}.{n}", seed=seed + n
         )
+        for place, row in enumerate(rows)
+        for n in range(place * samples, (place + 1) * samples)
+    ]
+    texts = _run(_answers(requests, settings or TorchSettings(), told))
     found: list[Pair] = []
     for place, row in enumerate(rows):
         found += _paired(row, stage, texts[place * samples : (place + 1) * samples], accepts, most)
     return found
+
+
+async def _answers(requests: Sequence[Request], settings: TorchSettings, told: Callable[[int, int], None]) -> list[str]:
+    """What is written for each request, by the executor that serves; many are in flight at once."""
+    backend, done = TorchBackend(settings), 0
+    places = asyncio.Semaphore(2 * settings.max_batch)
+
+    async def one(request: Request) -> str:
+        nonlocal done
+        async with places:
+            text = (await answer(backend, request, where=f"stage {request.model.stage}")).text
+        done += 1
+        told(done, len(requests))
+        return text
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(request)) for request in requests]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    finally:
+        await backend.aclose()
+    return [task.result() for task in tasks]
+
+
+def _run(work: Coroutine[Any, Any, list[str]]) -> list[str]:
+    """Run a coroutine to its end, also where an event loop runs already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 def _paired(row: Row, stage: Stage[Any, Any], texts: Sequence[str], accepts: Accepts, most: int) -> list[Pair]:
