@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,9 @@ from fslm_core.adapter import inspect
 from fslm_core.backends.torch.encoding import encode, encode_text
 from fslm_core.backends.torch.vocabulary import Vocabulary
 from fslm_core.checkpoints import resolve
-from fslm_core.errors import TrainError, UsageError
+from fslm_core.errors import AdapterError, TrainError, UsageError
 from fslm_core.settings import TorchSettings, load
-from fslm_core.train import Event, Saved, Stepped, read_pairs, write_pairs
+from fslm_core.train import Event, Pair, Saved, Stepped, read_pairs, write_pairs
 from fslm_core.train.model import load_base, load_lora
 from fslm_core.train.plan import make_plan
 from fslm_core.train.prefer import sample_pairs
@@ -227,3 +228,17 @@ def test_a_stages_own_answers_become_pairs(place: Path, base: Path) -> None:
     assert train(place, base, overrides=[f"preference.pairs={place / 'own.jsonl'}"]).epoch in (1, 2)
     with pytest.raises(UsageError, match="greedy"):
         sample_pairs(stage, some, checkpoint, None, temperature=0)
+
+
+def test_pairs_are_drawn_in_a_notebook_too_and_what_fails_says_so(place: Path, base: Path) -> None:
+    stage, checkpoint = Demo(base).stage, resolve(str(base), load(files=()))
+    some = read_rows(place / "rows.jsonl", stage).rows[:4]
+
+    async def cell() -> list[Pair]:
+        return sample_pairs(stage, some, checkpoint, place / "out", samples=3, temperature=2.0)
+
+    assert asyncio.run(cell()) == sample_pairs(stage, some, checkpoint, place / "out", samples=3, temperature=2.0)
+    file = place / "out" / "adapter_model.safetensors"
+    save_file({name: t[:, :-1].contiguous() for name, t in load_file(file).items()}, file)
+    with pytest.raises(AdapterError):
+        sample_pairs(stage, some, checkpoint, place / "out", samples=3)
