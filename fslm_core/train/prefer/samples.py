@@ -68,6 +68,8 @@ def sample_pairs(
     Raises:
         UsageError: greedy sampling, which would draw one answer again and again.
         TrainError: a row does not fit the stage.
+        AdapterError: the adapter is not whole, or does not fit the base.
+        BackendError: a model could not be run.
     """
     if temperature <= 0:
         raise UsageError(
