@@ -50,7 +50,7 @@ def judge(
         ``exact`` (all fields right), ``valid`` (schema and validators hold) and ``field.NAME`` for each
         field, as shares of all rows.
     """
-    texts = _decode(model, vocabulary, stage, rows, prompts, batch, told)
+    texts = decode(model, vocabulary, stage, rows, prompts, batch=batch, told=told)
     fields = list(stage.output.model_fields) if task.fields is None else list(task.fields)
     right = dict.fromkeys(fields, 0)
     exact = valid = 0
@@ -68,16 +68,17 @@ def judge(
     return {"exact": exact / total, "valid": valid / total, **{f"field.{f}": n / total for f, n in right.items()}}
 
 
-def _decode(
+def decode(
     model: Any,
     vocabulary: Vocabulary,
     stage: Stage[Any, Any],
     rows: Sequence[Row],
     prompts: Sequence[Ids],
-    batch: int,
-    told: Callable[[int, int], None],
+    *,
+    batch: int = 32,
+    told: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:
-    """What the model writes for each row under its grammar; the arguments are those of :func:`judge`."""
+    """What the model writes for each row under its grammar, greedily; the arguments are those of :func:`judge`."""
     texts = [""] * len(rows)
     order = sorted(range(len(rows)), key=lambda i: (len(prompts[i]), i))
     resident: Any = _Model(model, next(model.parameters()).device)
@@ -119,4 +120,4 @@ def _writing(
     )
 
 
-__all__ = ["judge"]
+__all__ = ["decode", "judge"]
