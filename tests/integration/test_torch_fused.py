@@ -132,7 +132,7 @@ def test_all_logits_are_those_of_transformers(cuts: list[int], family: Path) -> 
 def test_bfloat16_is_rounded_where_transformers_rounds(cuts: list[int], family: Path) -> None:
     rows = [(prompt(n, length), None) for n, length in enumerate((37, 1, 300, 12))]
     found = forward(Desk(family, number_format="bfloat16"), rows, cuts)
-    assert strayed(family, rows, found) < 0.5
+    assert strayed(family, rows, found) < (0.5 if cuts else 0.25)
 
 
 def strayed(base: Path, rows: Sequence[tuple[Sequence[int], Path | None]], found: Sequence[Tensor]) -> float:
