@@ -23,7 +23,7 @@ from fslm_core.backends.torch.encoding import Encoded
 from fslm_core.backends.torch.fused import lora
 from fslm_core.backends.torch.fused.flight import Flight
 from fslm_core.backends.torch.fused.lora import Tuned
-from fslm_core.backends.torch.fused.products import Format, carried
+from fslm_core.backends.torch.fused.products import Format
 from fslm_core.backends.torch.fused.shape import Shape
 from fslm_core.backends.torch.fused.slots import Slot
 from fslm_core.backends.torch.row import Row
@@ -97,29 +97,27 @@ def prompt(seed: int, length: int, *beginning: Sequence[int]) -> tuple[int, ...]
 
 
 @cache
-def _reference(base: Path, adapter: Path | None, dtype: torch.dtype) -> Any:
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+def _reference(base: Path, adapter: Path | None) -> Any:
+    model: Any = AutoModelForCausalLM.from_pretrained(base)
     if adapter is not None:
         with warnings.catch_warnings(action="ignore"):
-            model = PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False)
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(dtype)  # not the buffers: the rotation's frequencies stay float32
+            model = PeftModel.from_pretrained(model, str(adapter))
     return model.eval()
 
 
 @torch.inference_mode()
-def reference(base: Path, adapter: Path | None, ids: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Logits float32 [tokens, vocabulary] of one plain forward of transformers and PEFT in ``dtype``."""
-    logits: Tensor = _reference(base, adapter, dtype)(torch.tensor([list(ids)]), use_cache=False).logits[0]
-    return logits.float()
+def reference(base: Path, adapter: Path | None, ids: Sequence[int]) -> Tensor:
+    """Logits float32 [tokens, vocabulary] of one plain forward of transformers and PEFT."""
+    logits: Tensor = _reference(base, adapter)(torch.tensor([list(ids)]), use_cache=False).logits[0]
+    return logits
 
 
 @cache
-def _tuned(base: Path, adapter: Path, number_format: Format) -> Tuned:
+def _tuned(base: Path, adapter: Path) -> Tuned:
     config = AutoConfig.from_pretrained(base)
     found = adapters.read(adapter, sha256=None, checkpoint="tiny", config=config)
     assert lora.unsupported(found) is None
-    return lora.prepare(found, Shape.of(config), CPU, carried(number_format))
+    return lora.prepare(found, Shape.of(config), CPU)
 
 
 def assert_faithful(row: Row, base: Path, adapter: Path | None) -> None:
@@ -143,7 +141,6 @@ class Desk:
         self.shapes: list[tuple[int, int]] = []
         self.cancelled: set[int] = set()
         self._tuned: dict[Path, Tuned] = {}
-        self._format = number_format
         self.flight = Flight(
             base,
             self.config,
@@ -169,7 +166,7 @@ class Desk:
         if adapter is None:
             return None
         if adapter not in self._tuned:
-            self._tuned[adapter] = _tuned(self.base, adapter, self._format)
+            self._tuned[adapter] = _tuned(self.base, adapter)
             self.flight.know(self._tuned[adapter])
         return self._tuned[adapter]
 
@@ -249,7 +246,7 @@ class Counter:
         self.tokens = 0
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Multiply: [tokens, in] to [tokens, out]."""
+        """Multiply: float32 [tokens, in] to float32 [tokens, out]."""
         self.tokens += len(x)
         made: Tensor = self._product(x)
         return made

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig
@@ -351,7 +350,7 @@ def test_memory_stays_within_the_budget_and_rows_wait_for_it(house: House) -> No
 def test_a_slot_takes_memory_as_it_is_written_to() -> None:
     shape = Shape(30, 576, 9, 3, 64, 1536, 100, 1e-5, False)
     before = own_memory()
-    slots = Slots(shape, 2 << 30, CPU, torch.float32)
+    slots = Slots(shape, 2 << 30, CPU)
     held = [slot for _ in range(8) if (slot := slots.take(4096)) is not None]
     assert slots.reserved > 1 << 30 and own_memory() - before < 1 << 26
     for slot in held:
@@ -361,7 +360,7 @@ def test_a_slot_takes_memory_as_it_is_written_to() -> None:
 
 
 def test_a_free_slot_of_up_to_twice_the_length_is_taken_before_another_is_made(house: House) -> None:
-    slots = Slots(Shape.of(AutoConfig.from_pretrained(house.base)), 1 << 30, CPU, torch.float32)
+    slots = Slots(Shape.of(AutoConfig.from_pretrained(house.base)), 1 << 30, CPU)
     longest, long = slots.take(400), slots.take(150)
     assert longest is not None and long is not None
     slots.free(longest)
@@ -377,7 +376,7 @@ def test_a_free_slot_of_up_to_twice_the_length_is_taken_before_another_is_made(h
 def test_what_slots_have_in_common_with_a_prompt_is_counted_from_its_first_token(
     held: list[list[int]], ids: list[int]
 ) -> None:
-    block = Block(Shape(1, 2, 1, 1, 2, 2, 3, 1e-5, False), len(held), 6, CPU, torch.float32)
+    block = Block(Shape(1, 2, 1, 1, 2, 2, 3, 1e-5, False), len(held), 6, CPU)
     for slot, tokens in zip(block.slots, held, strict=True):
         slot.tokens[:] = tokens
     naive = [next((i for i, (a, b) in enumerate(zip(t, ids, strict=False)) if a != b), min(6, len(ids))) for t in held]

@@ -16,7 +16,7 @@ from . import adapters
 from .encoding import Ids
 from .fused import lora
 from .fused.flight import Flight
-from .fused.products import Format, carried, choose
+from .fused.products import Format, choose
 from .fused.shape import Shape, unsupported
 from .generic import Generic, OnForward, likelihood
 from .models import Resident
@@ -174,7 +174,7 @@ class Hosted:
                 self._refuse(why)
                 self._tuned[key] = why
             else:
-                tuned = lora.prepare(found, Shape.of(self._config), self.device, carried(self._format))
+                tuned = lora.prepare(found, Shape.of(self._config), self.device)
                 self._fused().know(tuned)
                 self._tuned[key] = tuned
         return self._tuned[key]

@@ -24,7 +24,7 @@ class Chance:
     """A row that may choose.
 
     Attributes:
-        hidden: [1 + draft, hidden], normed: after the last token that is certain, and after each drafted one.
+        hidden: float32 [1 + draft, hidden], normed: after the last token that is certain, and after each drafted one.
         draft: tokens that were fed in the hope that the row will choose them.
         right: how many of them it did.
     """
@@ -89,7 +89,7 @@ def _allowed(row: Row) -> _Mask | None:
 def _compute(chances: Sequence[Chance], weights: Weights) -> None:
     """Compute the whole head for all that these rows may still need, in one product."""
     if chances:
-        logits = weights.head(torch.cat([chance.hidden[chance.right :] for chance in chances])).float()
+        logits = weights.head(torch.cat([chance.hidden[chance.right :] for chance in chances]))
         parts = logits.split([len(chance.hidden) - chance.right for chance in chances])
         for chance, part in zip(chances, parts, strict=True):
             chance.logits, chance.first = part, chance.right
@@ -99,7 +99,7 @@ def _logits(chance: Chance, mask: _Mask, weights: Weights) -> Tensor:
     """float32 [candidates]."""
     if mask.few is not None:
         candidates = torch.from_numpy(mask.few).to(chance.hidden.device)
-        return weights.rows[candidates].float() @ chance.hidden[chance.right].float()
+        return weights.rows[candidates].float() @ chance.hidden[chance.right]
     assert chance.logits is not None
     own = chance.logits[chance.right - chance.first]
     if mask.bits is not None:
@@ -128,16 +128,11 @@ def _follow(row: Row, logits: Tensor, ids: NDArray[np.intp] | None) -> None:
 
 
 def _two(logits: Tensor) -> tuple[tuple[int, float], tuple[int, float]]:
-    """The likeliest place and the next, each with its logit; the next of a single one is at minus infinity.
-
-    Of places that are as likely the first is taken, as the generic executor does: in bfloat16 that is not rare.
-    """
+    """The likeliest place and the next, each with its logit; the next of a single one is at minus infinity."""
     if len(logits) < 2:
         return (0, float(logits[0])), (0, -math.inf)
     values, places = logits.topk(2)
     (a, b), (i, j) = values.tolist(), places.tolist()
-    if a == b:
-        i, j = (logits == a).nonzero()[:2, 0].tolist()
     return (i, a), (j, b)
 
 

@@ -113,7 +113,7 @@ class Flight:
         self._most = most
         self._on_forward = on_forward
         share = budget // _PREFIX_SHARE
-        self._slots = Slots(self._model.weights.shape, budget - share, device, self._model.weights.carried)
+        self._slots = Slots(self._model.weights.shape, budget - share, device)
         self._prefixes = Prefixes(share)
         self._seats: list[_Seat] = []
         self._written: dict[str | None, Lookup] = {}
@@ -184,8 +184,7 @@ class Flight:
             return [0.0] * len(continuations)
         before = len(prompt) - 1
         together = max(1, min(len(continuations), _PLACES // (before + longest)))
-        weights = self._model.weights
-        slots = Block(weights.shape, together, before + longest, self._device, weights.carried).slots
+        slots = Block(self._model.weights.shape, together, before + longest, self._device).slots
         for start in range(0, before, TOKENS):
             part = prompt[start : min(start + TOKENS, before)]
             self._model.forward([Segment(slots[0], part, start, start, adapter, 0)])
@@ -208,7 +207,7 @@ class Flight:
                 part = (last, *ids)[first : min(first + most, len(ids))]
                 segments.append(Segment(slot, part, before + first, before + first, adapter, len(part)))
             hidden = self._model.forward([segment for segment in segments if segment.ids])
-            logprobs = torch.log_softmax(self._model.weights.head(hidden).float(), dim=-1)
+            logprobs = torch.log_softmax(self._model.weights.head(hidden), dim=-1)
             for i, rows in enumerate(logprobs.split([segment.wanted for segment in segments])):
                 targets = torch.tensor(continuations[i][first : first + most], dtype=torch.long, device=self._device)
                 totals[i] += float(rows.gather(1, targets[:, None]).sum())

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from .lora import Place, Tuned
-from .rotation import Rotation
 from .slots import Block, Slot
 from .weights import Weights
 
@@ -70,14 +69,14 @@ class Model:
         """Run all layers over the segments, whose slots take their keys and values.
 
         Returns:
-            The normed hidden states asked for, [sum of wanted, hidden], in the order of ``segments``.
+            The normed hidden states asked for, float32 [sum of wanted, hidden], in the order of ``segments``.
         """
         shape = self.weights.shape
         order = sorted(range(len(segments)), key=lambda i: _by_adapter(segments[i]))
         ordered = [segments[i] for i in order]
         fresh = [s for s in ordered if s.stop > s.lower]
         ids = [token for s in fresh for token in s.ids[s.lower - s.start :]]
-        x = self.weights.embedding[self._indices(ids)].to(self.weights.carried)
+        x = self.weights.embedding[self._indices(ids)].float()
         tapped = self.depth < shape.layers
         again = any(s.lower > s.start for s in ordered)
         first = self.depth if tapped else 0
@@ -100,20 +99,15 @@ class Model:
         return torch.tensor(values, dtype=torch.long, device=self._device)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        """RMS norm over the last dimension of [tokens, …, width].
+        """RMS norm over the last dimension, float32 [tokens, …, width], in the fewest operations.
 
-        In float32 in the fewest operations: ``weight`` carries the root of the width, see :class:`.weights.Layer`. In
-        bfloat16 rounded where transformers rounds.
+        ``weight`` carries the root of the width already, see :class:`.weights.Layer`.
         """
-        if x.dtype != torch.float32:
-            y = x.float()
-            y.mul_(torch.rsqrt(y.square().mean(-1, keepdim=True).add_(self.weights.shape.eps)))
-            return y.to(x.dtype).mul_(weight)
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         return torch.mul(x, weight).div_(torch.hypot(length, self._floors[weight.shape[0]]))
 
     def _through(self, x: Tensor, layers: range, plan: _Plan) -> Tensor:
-        """Pass x, [tokens, hidden], through some layers."""
+        """Pass x, float32 [tokens, hidden], through some layers."""
         for index in layers:
             x = self._mixed(x, self._heads(x, index, plan), index, plan)
         return x
@@ -122,7 +116,7 @@ class Model:
         """The last layer: keys and values of every token, all else for the tokens that are asked for.
 
         Returns:
-            [sum of wanted, hidden], in the order of ``ordered``.
+            float32 [sum of wanted, hidden], in the order of ``ordered``.
         """
         index = self.weights.shape.layers - 1
         heads = self._heads(x, index, plan)
@@ -137,7 +131,7 @@ class Model:
         return self._mixed(x[places], heads[places], index, last)
 
     def _heads(self, x: Tensor, index: int, plan: _Plan) -> Tensor:
-        """Queries, keys and values, [tokens, heads + 2 * kv_heads, head], the latter two put into the slots."""
+        """Queries, keys and values, float32 [tokens, heads + 2 * kv_heads, head], the latter two put into the slots."""
         shape, layer = self.weights.shape, self.weights.layers[index]
         h = self._norm(x, layer.before)
         qkv = layer.qkv(h)
@@ -147,12 +141,12 @@ class Model:
         if layer.query_norm is not None and layer.key_norm is not None:
             turned[:, : shape.heads] = self._norm(turned[:, : shape.heads], layer.query_norm)
             turned[:, shape.heads :] = self._norm(turned[:, shape.heads :], layer.key_norm)
-        plan.rotation.turn(turned)
+        torch.view_as_complex(turned.view(-1, shape.heads + shape.kv_heads, shape.head // 2, 2)).mul_(plan.turns)
         plan.store(index, heads[:, shape.heads :])
         return heads
 
     def _mixed(self, x: Tensor, heads: Tensor, index: int, plan: _Plan) -> Tensor:
-        """What a layer makes of x, [tokens, hidden], once keys and values are in place."""
+        """What a layer makes of x, float32 [tokens, hidden], once keys and values are in place."""
         layer = self.weights.layers[index]
         mixed = plan.attend(index, heads[:, : self.weights.shape.heads])
         y = layer.out(mixed)
@@ -179,9 +173,9 @@ class _Call:
     A row with fewer tokens repeats its last; the repetitions come to the same and are written to the same place.
 
     Attributes:
-        keys: for each of the plan's layers, [rows, kv_heads, length, head]; ``values`` the like.
+        keys: for each of the plan's layers, float32 [rows, kv_heads, length, head]; ``values`` the like.
         first: where its queries start among those of all calls.
-        mask: [rows, 1, columns * group, length], or [rows, 1, 1, length] for one column: minus infinity where
+        mask: float32 [rows, 1, columns * group, length], or [rows, 1, 1, length] for one column: minus infinity where
             a query must not look; None where all may.
     """
 
@@ -229,7 +223,7 @@ class _Plan:
         positions = [np.arange(start, s.stop) for s, start in parts]
         at = self._indices(np.concatenate([np.zeros(0, np.int64), *positions]))
         angles = at[:, None, None].float() * weights.frequencies  # float32 [tokens, 1, head / 2]
-        self.rotation = Rotation(angles, weights.stretch, weights.carried)
+        self.turns = torch.polar(torch.full_like(angles, weights.stretch), angles)
         self._adapters: list[tuple[Tuned, int, int]] = []
         for adapter, group in groupby(range(len(parts)), key=lambda i: parts[i][0].adapter):
             members = list(group)
@@ -313,7 +307,7 @@ class _Plan:
             bias = np.where(allowed, np.float32(0), np.float32(-math.inf))
             if columns > 1:
                 bias = bias.repeat(self._shape.group, axis=1)
-            mask = torch.from_numpy(bias[:, None]).to(self._device, block.kv.dtype)
+            mask = torch.from_numpy(bias[:, None]).to(self._device)
         first = sum(map(len, asking))
         asking.append((offsets + np.array([[starts[i]] for i in run])).reshape(-1))
         near = slice(parts[run[0]][0].slot.index, parts[run[0]][0].slot.index + len(run))
@@ -323,7 +317,7 @@ class _Plan:
         return _Call(keys, values, len(run), columns, first, mask)
 
     def add(self, layer: int, place: Place, x: Tensor, y: Tensor) -> None:
-        """Let every adapter add to y, [tokens, out], what it makes of x, [tokens, in]."""
+        """Let every adapter add to y, float32 [tokens, out], what it makes of x, float32 [tokens, in]."""
         for adapter, start, stop in self._adapters:
             if (delta := adapter.deltas.get((layer, place))) is None:
                 continue
@@ -333,18 +327,18 @@ class _Plan:
                 delta.add(x[start:stop], y[start:stop])
 
     def store(self, layer: int, kv: Tensor) -> None:
-        """Put keys and values, [tokens, 2 * kv_heads, head], into the slots."""
+        """Put keys and values, float32 [tokens, 2 * kv_heads, head], into the slots."""
         for s in self._stores:
             own = kv if s.packed is None else kv[s.packed]
             s.block.layers[layer].index_copy_(0, s.rows, own.flatten(0, 1))
 
     def keep(self, x: Tensor) -> None:
-        """Put the residual stream, [tokens, hidden], into the slots' taps."""
+        """Put the residual stream, float32 [tokens, hidden], into the slots' taps."""
         for s in self._stores:
             s.block.taps.view(-1, self._shape.hidden).index_copy_(0, s.places, x if s.packed is None else x[s.packed])
 
     def tapped(self, x: Tensor) -> Tensor:
-        """Fill x, [tokens, hidden], from the slots' taps, and return it."""
+        """Fill x, float32 [tokens, hidden], from the slots' taps, and return it."""
         for s in self._stores:
             kept = s.block.taps.view(-1, self._shape.hidden)[s.places]
             if s.packed is None:
@@ -353,7 +347,7 @@ class _Plan:
         return x
 
     def attend(self, layer: int, queries: Tensor) -> Tensor:
-        """Mix values by attention: queries [tokens, heads, head] to [tokens, heads * head]."""
+        """Mix values by attention: queries float32 [tokens, heads, head] to float32 [tokens, heads * head]."""
         shape = self._shape
         if self._asking is not None:
             queries = queries[self._asking]
@@ -361,7 +355,7 @@ class _Plan:
         for c in self._calls:
             q = queries if len(self._calls) == 1 else queries[c.first : c.first + c.rows * c.columns]
             near = (c.keys[layer - self._layers.start], c.values[layer - self._layers.start], c.mask)
-            if c.columns == 1 and q.dtype == torch.float32:  # a kernel of its own, a third quicker
+            if c.columns == 1:  # a kernel of its own, a third quicker
                 out = functional.scaled_dot_product_attention(q.unsqueeze(2), *near, enable_gqa=True)
             else:
                 q = q.reshape(c.rows, c.columns, shape.kv_heads, shape.group, shape.head).transpose(1, 2).flatten(2, 3)

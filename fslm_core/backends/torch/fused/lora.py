@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..adapters import PREFIX, Adapter
-from .rotation import interleaved
 from .shape import Shape
+from .weights import interleaved
 
 Place = Literal["qkv", "out", "gate_up", "down"]
 """A packed product of a layer."""
@@ -30,27 +30,19 @@ _NAME = re.compile(r"model\.layers\.(\d+)\.(\w+\.\w+)\.lora_([AB])\.weight")
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What an adapter adds to one product: ``x @ down @ up * scale``.
-
-    In bfloat16 each step is rounded where PEFT rounds it.
+    """What an adapter adds to one product: ``x @ down @ up``.
 
     Attributes:
-        down: [in, r], the A matrices of the product's parts side by side; r is the sum of their ranks.
-        up: [r, out], the B matrices, each over its own part of the outputs and zero elsewhere; scaled already, but for
-            bfloat16 where the parts have one scale, ``scale``, that would round them.
+        down: float32 [in, r], the A matrices of the product's parts side by side; r is the sum of their ranks.
+        up: float32 [r, out], the scaled B matrices, each over its own part of the outputs and zero elsewhere.
     """
 
     down: Tensor
     up: Tensor
-    scale: float = 1.0
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        """Add to y, [tokens, out], in place; x is [tokens, in]; all of one type."""
-        if y.dtype == torch.float32:
-            y.addmm_(x @ self.down, self.up)
-        else:
-            delta = x @ self.down @ self.up
-            y.add_(delta if self.scale == 1 else delta.mul_(self.scale))
+        """Add to y, float32 [tokens, out], in place; x is float32 [tokens, in]."""
+        y.addmm_(x @ self.down, self.up)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,8 +65,8 @@ def unsupported(adapter: Adapter) -> str | None:
     return f"an adapter on {odd[0]}" if odd else None
 
 
-def prepare(adapter: Adapter, shape: Shape, device: torch.device, carried: torch.dtype) -> Tuned:
-    """Stack an adapter's matrices, of type ``carried``; :func:`unsupported` has nothing against it."""
+def prepare(adapter: Adapter, shape: Shape, device: torch.device) -> Tuned:
+    """Stack an adapter's matrices; :func:`unsupported` has nothing against it."""
     pairs: dict[tuple[int, str], dict[str, Tensor]] = {}
     for name, tensor in adapter.tensors.items():
         parsed = _parsed(name)
@@ -87,25 +79,17 @@ def prepare(adapter: Adapter, shape: Shape, device: torch.device, carried: torch
     deltas = {}
     for (layer, place), modules in places.items():
         downs, ups = [], []
-        each = {m: _scale(adapter.config, f"model.layers.{layer}.{m}", len(pairs[layer, m]["A"])) for m in modules}
-        behind = min(each.values()) if carried != torch.float32 and _rounds(set(each.values())) else 1.0
         for module in modules:
             a, b = pairs[layer, module]["A"], pairs[layer, module]["B"]
             start, width = _span(module, shape)
-            if carried == torch.float32 and module in ("self_attn.q_proj", "self_attn.k_proj"):
-                b = interleaved(b, shape.head)
+            if module in ("self_attn.q_proj", "self_attn.k_proj"):
+                b = interleaved(b, shape)
             up = torch.zeros(len(a), _width(place, shape))
-            up[:, start : start + width] = b.T * (each[module] / behind)
+            up[:, start : start + width] = b.T * _scale(adapter.config, f"model.layers.{layer}.{module}", len(a))
             downs.append(a.T)
             ups.append(up)
-        down, up = torch.cat(downs, 1).contiguous(), torch.cat(ups)
-        deltas[layer, place] = Delta(down.to(device, carried), up.to(device, carried), behind)
+        deltas[layer, place] = Delta(torch.cat(downs, 1).contiguous().to(device), torch.cat(ups).to(device))
     return Tuned(adapter.name, min((layer for layer, _ in deltas), default=shape.layers), deltas)
-
-
-def _rounds(scales: set[float]) -> bool:
-    """Whether one scale is all there is, and rounds what it multiplies: one that is no power of two."""
-    return len(scales) == 1 and math.frexp(min(scales))[0] != 0.5
 
 
 def _parsed(name: str) -> tuple[int, str, str] | None:

@@ -17,7 +17,7 @@ Key = tuple[str | None, Ids]
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """Keys and values [layers, 2, kv_heads, tokens, head]; taps [tokens, hidden]."""
+    """Keys and values float32 [layers, 2, kv_heads, tokens, head]; taps float32 [tokens, hidden]."""
 
     kv: Tensor
     taps: Tensor

@@ -1,11 +1,9 @@
 """Products with a weight matrix, one class for each number format.
 
-Every product takes and gives what is carried between layers, bfloat16 under the format of that name and else
-float32; the formats differ in how the weight is kept and how the sums are done:
+Every product takes and gives float32; the formats differ in how the weight is kept and how the sums are done:
 
 - ``float32``: as it says.
-- ``bfloat16``: inputs, weights and results in bfloat16, sums in float32 (oneDNN). Quick where the CPU or GPU
-  multiplies it.
+- ``bfloat16``: inputs and weights in bfloat16, sums in float32 (oneDNN). Quick where the CPU or GPU multiplies it.
 - ``float16``: weights packed in float16, inputs and sums in float32 (FBGEMM). A bfloat16 checkpoint loses nothing
   that matters: float16 has three more bits of mantissa, and a weight below 6e-8 is as good as none.
 - ``int8``: weights by output channel and inputs by row in 255 steps each, sums in int32 (FBGEMM); in 181 steps on CPUs
@@ -38,20 +36,11 @@ products come to 2 * 90 * 181 = 32,580 at most, and 16 bits hold 32,767."""
 _SPREAD = 32
 
 
-def carried(number_format: Format) -> torch.dtype:
-    """The type of what is carried from layer to layer, of keys and values, and of adapters.
-
-    >>> carried("bfloat16"), carried("int8")
-    (torch.bfloat16, torch.float32)
-    """
-    return torch.bfloat16 if number_format == "bfloat16" else torch.float32
-
-
 class Product(Protocol):
     """A packed weight."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Multiply: [tokens, in] to [tokens, out], both of the :func:`carried` type."""
+        """Multiply: float32 [tokens, in] to float32 [tokens, out]."""
         ...
 
 
@@ -61,10 +50,11 @@ class Plain:
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         self._weight = weight.to(dtype).contiguous()
         self._bias = None if bias is None else bias.to(dtype)
+        self._dtype = dtype
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Multiply: [tokens, in] to [tokens, out], both of the weight's type."""
-        return functional.linear(x, self._weight, self._bias)
+        """Multiply: float32 [tokens, in] to float32 [tokens, out]."""
+        return functional.linear(x.to(self._dtype), self._weight, self._bias).float()
 
 
 class Blocked:
@@ -79,8 +69,8 @@ class Blocked:
         self._multiply: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Multiply: bfloat16 [tokens, in] to bfloat16 [tokens, out]."""
-        return self._multiply(x, self._packed, self._bias, "none", [], "")
+        """Multiply: float32 [tokens, in] to float32 [tokens, out]."""
+        return self._multiply(x.bfloat16(), self._packed, self._bias, "none", [], "").float()
 
 
 class Half:
@@ -198,7 +188,8 @@ def pack(
         case "bfloat16" if not kept and _has_blocks(device):
             return Blocked(weight, bias)
         case "float32" | "bfloat16":
-            return Plain(weight.to(device), None if bias is None else bias.to(device), carried(number_format))
+            dtype = torch.float32 if number_format == "float32" else torch.bfloat16
+            return Plain(weight.to(device), None if bias is None else bias.to(device), dtype)
         case "float16":
             return Half(weight, bias)
         case "int8":
@@ -252,4 +243,4 @@ def choose(precision: str, stored: torch.dtype | None, device: torch.device) -> 
     return number_format
 
 
-__all__ = ["FORMATS", "REACHES", "Format", "Int8", "Product", "carried", "choose", "int8_reach", "pack"]
+__all__ = ["FORMATS", "REACHES", "Format", "Int8", "Product", "choose", "int8_reach", "pack"]

@@ -28,20 +28,20 @@ class Block:
     """Slots of one length that lie side by side.
 
     Attributes:
-        kv: [layers, slots, 2, kv_heads, length, head], keys and values; this and the rest of type ``dtype``.
-        keys: [layers, slots, kv_heads, length, head], a view of ``kv``; ``values`` the like.
-        layers: ``kv``, layer by layer, as [slots * parts * length, head] with ``parts`` = 2 * kv_heads.
-        taps: [slots, length, hidden]: the residual stream before the first layer that any adapter touches.
+        kv: float32 [layers, slots, 2, kv_heads, length, head], keys and values.
+        keys: float32 [layers, slots, kv_heads, length, head], a view of ``kv``; ``values`` the like.
+        layers: ``kv``, layer by layer, as float32 [slots * parts * length, head] with ``parts`` = 2 * kv_heads.
+        taps: float32 [slots, length, hidden]: the residual stream before the first layer that any adapter touches.
         tokens: int64 [slots, length], the ids of what each slot holds.
     """
 
-    def __init__(self, shape: Shape, count: int, length: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, shape: Shape, count: int, length: int, device: torch.device) -> None:
         self.length = length
         self.parts = 2 * shape.kv_heads
-        self.kv = _zeros((shape.layers, count, 2, shape.kv_heads, length, shape.head), device, dtype)
+        self.kv = _zeros((shape.layers, count, 2, shape.kv_heads, length, shape.head), device)
         self.keys, self.values = self.kv.unbind(2)
         self.layers = self.kv.view(shape.layers, count * self.parts * length, shape.head).unbind(0)
-        self.taps = _zeros((count, length, shape.hidden), device, dtype)
+        self.taps = _zeros((count, length, shape.hidden), device)
         self.tokens = np.zeros((count, length), dtype=np.int64)
         self.slots = [Slot(self, index) for index in range(count)]
 
@@ -85,12 +85,12 @@ class Slot:
 
     @property
     def kv(self) -> Tensor:
-        """Its keys and values, [layers, 2, kv_heads, length, head]."""
+        """Its keys and values, float32 [layers, 2, kv_heads, length, head]."""
         return self.block.kv[:, self.index]
 
     @property
     def taps(self) -> Tensor:
-        """Its taps, [length, hidden]."""
+        """Its taps, float32 [length, hidden]."""
         return self.block.taps[self.index]
 
     def forget(self) -> None:
@@ -135,23 +135,19 @@ class Slots:
 
     Args:
         budget: bytes that all blocks together may take; one row alone may exceed it.
-        dtype: of keys, values and taps.
     """
 
-    def __init__(self, shape: Shape, budget: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, shape: Shape, budget: int, device: torch.device) -> None:
         self._shape = shape
         self._budget = budget
         self._device = device
-        self._dtype = dtype
         self._blocks: list[Block] = []
         self._clock = itertools.count(1)
 
     @property
     def bytes_per_token(self) -> int:
         """Of keys, values and tap."""
-        return self._dtype.itemsize * (
-            2 * self._shape.layers * self._shape.kv_heads * self._shape.head + self._shape.hidden
-        )
+        return 4 * (2 * self._shape.layers * self._shape.kv_heads * self._shape.head + self._shape.hidden)
 
     @property
     def reserved(self) -> int:
@@ -208,24 +204,24 @@ class Slots:
                 return self._spare(length, math.inf)
             else:
                 break  # alone, a row gets what it needs
-        block = Block(self._shape, count, length, self._device, self._dtype)
+        block = Block(self._shape, count, length, self._device)
         self._blocks.append(block)
         return block.slots[0]
 
 
-def _zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+def _zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Zeros: what a mask hides is multiplied all the same, and must be a number.
 
     On a CPU they take memory page by page as they are written to; in huge pages, whole slots would be taken at once.
     """
     if device.type != "cpu":
-        return torch.zeros(shape, device=device, dtype=dtype)
-    size = dtype.itemsize * math.prod(shape)
+        return torch.zeros(shape, device=device)
+    size = 4 * math.prod(shape)
     own = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
     pages = mmap.mmap(-1, size, **own)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         pages.madvise(mmap.MADV_NOHUGEPAGE)
-    return torch.frombuffer(pages, dtype=dtype).view(shape)
+    return torch.frombuffer(pages, dtype=torch.float32).view(shape)
 
 
 def _rounded(tokens: int) -> int:

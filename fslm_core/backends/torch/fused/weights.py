@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from ....errors import CheckpointError
-from .products import Format, Product, carried, pack
-from .rotation import interleaved
+from .products import Format, Product, pack
 from .shape import Shape
 
 Get = Callable[[str], Tensor]
@@ -25,8 +24,8 @@ Get = Callable[[str], Tensor]
 class Layer:
     """One decoder layer.
 
-    The norms' weights are [hidden], or [head] for those of queries and keys, of the carried type. In float32 they are
-    multiplied by the root of their length, so that an RMS norm is ``x * weight / |x|``.
+    The norms' weights are float32 [hidden], or [head] for those of queries and keys. They are multiplied by the root
+    of their length, so that an RMS norm is ``x * weight / |x|``.
     """
 
     before: Tensor
@@ -49,7 +48,6 @@ class Weights:
             where the two are tied.
         head: the whole head, packed.
         frequencies: of the rotation, float32 [head / 2]; ``stretch`` is what cosine and sine are multiplied by.
-        carried: the type of what is carried from layer to layer, and of keys and values.
     """
 
     shape: Shape
@@ -60,7 +58,17 @@ class Weights:
     head: Product
     frequencies: Tensor
     stretch: float
-    carried: torch.dtype
+
+
+def interleaved(weight: Tensor, shape: Shape) -> Tensor:
+    """Reorder the rows of a query or key matrix [heads * head, …] so that each pair that is turned lies together.
+
+    Checkpoints turn component i with i + head / 2; as complex numbers they must be neighbours. Products of queries
+    and keys do not change when both are reordered alike.
+    """
+    half = shape.head // 2
+    pairs: Tensor = weight.unflatten(0, (-1, 2, half))
+    return pairs.transpose(1, 2).flatten(0, 2).contiguous()
 
 
 def load(folder: Path, config: Any, number_format: Format, device: torch.device) -> Weights:
@@ -112,12 +120,11 @@ def _packed(get: Get, names: Any, config: Any, number_format: Format, device: to
         shape=shape,
         embedding=embedding.to(device),
         layers=layers,
-        norm=_norm(get("model.norm.weight"), number_format).to(device),
+        norm=_rooted(get("model.norm.weight")).to(device),
         rows=rows.to(device),
         head=head,
         frequencies=frequencies.float().to(device),
         stretch=stretch,
-        carried=carried(number_format),
     )
 
 
@@ -135,11 +142,11 @@ def _layer(get: Get, names: Any, index: int, shape: Shape, number_format: Format
         return get(own + name) if own + name in names else None
 
     def norm(name: str) -> Tensor:
-        return _norm(get(own + name), number_format).to(device)
+        return _rooted(get(own + name)).to(device)
 
     def joined(*parts: str, turned: tuple[str, ...] = ()) -> Product:
         def turn(tensor: Tensor, part: str) -> Tensor:
-            return interleaved(tensor, shape.head) if part in turned and paired else tensor
+            return interleaved(tensor, shape) if part in turned else tensor
 
         weights = [turn(get(f"{own}{part}.weight"), part) for part in parts]
         biases = [optional(f"{part}.bias") for part in parts]
@@ -150,13 +157,6 @@ def _layer(get: Get, names: Any, index: int, shape: Shape, number_format: Format
         return pack(torch.cat(weights), bias, number_format, device)
 
     query, key = "self_attn.q_proj", "self_attn.k_proj"
-    paired = carried(number_format) == torch.float32
-
-    def head_norm(name: str) -> Tensor | None:
-        if not shape.normed_heads:
-            return None
-        return interleaved(norm(name), shape.head) if paired else norm(name)
-
     return Layer(
         before=norm("input_layernorm.weight"),
         qkv=joined(query, key, "self_attn.v_proj", turned=(query, key)),
@@ -164,14 +164,13 @@ def _layer(get: Get, names: Any, index: int, shape: Shape, number_format: Format
         after=norm("post_attention_layernorm.weight"),
         gate_up=joined("mlp.gate_proj", "mlp.up_proj"),
         down=joined("mlp.down_proj"),
-        query_norm=head_norm("self_attn.q_norm.weight"),
-        key_norm=head_norm("self_attn.k_norm.weight"),
+        query_norm=interleaved(norm("self_attn.q_norm.weight"), shape) if shape.normed_heads else None,
+        key_norm=interleaved(norm("self_attn.k_norm.weight"), shape) if shape.normed_heads else None,
     )
 
 
-def _norm(weight: Tensor, number_format: Format) -> Tensor:
-    dtype = carried(number_format)
-    return weight.float() * math.sqrt(len(weight)) if dtype == torch.float32 else weight.to(dtype)
+def _rooted(norm: Tensor) -> Tensor:
+    return norm.float() * math.sqrt(len(norm))
 
 
 def _rotation(config: Any) -> tuple[Tensor, float]:
@@ -182,4 +181,4 @@ def _rotation(config: Any) -> tuple[Tensor, float]:
     return made.inv_freq, float(made.attention_scaling)
 
 
-__all__ = ["Layer", "Weights", "load"]
+__all__ = ["Layer", "Weights", "interleaved", "load"]
