@@ -209,7 +209,11 @@ def main(arguments: list[str] | None = None) -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(Path(folder), chosen.talkers, chosen.sessions, random.Random(chosen.seed))
-        record = campaign.go(chosen.kills, chosen.pause)
+        try:
+            record = campaign.go(chosen.kills, chosen.pause)
+        finally:
+            for talker in campaign.at_work:  # after a promise that was not kept: nobody would end them
+                talker.process.kill()
     record["seconds"] = round(time.monotonic() - began, 1)
     print(json.dumps(record, indent=2))
     if chosen.json:
