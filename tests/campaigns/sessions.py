@@ -5,8 +5,8 @@
     python -m tests.campaigns.sessions --kills 100 --json sessions.json
 
 Several processes take turns of the same few sessions, nearly as fast as they can and without knowing of each other;
-each turn appends its own name, and runs again where another's came in between. At random moments one of them is killed and
-another takes its place. In the end
+each turn appends its own name, and runs again where another's came in between. At random moments one of them is killed
+and another takes its place. In the end
 
 - the integrity check of the session store says ok, and it opens as ever;
 - every turn that was told as a success is in its session exactly once, and those of one process in their order;
