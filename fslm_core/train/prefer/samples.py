@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from ...backends.torch.backend import TorchBackend
 from ...backends.torch.vocabulary import Vocabulary
 from ...checkpoints import ResolvedCheckpoint
 from ...engine.asking import answer, request_of
+from ...engine.loop import LoopThread
 from ...errors import UsageError
 from ...schema import canonical, loads, parse
 from ...settings import TorchSettings
@@ -90,13 +90,11 @@ def sample_pairs(
         stage=stage.name,
     )
     decoding = replace(stage.decoding, temperature=temperature)
-    requests = [
-        request_of(
-            stage, stage.render(row.input), row.schema, model, decoding=decoding, id=f"{place}.{n}", seed=seed + n
-        )
-        for place, row in enumerate(rows)
-        for n in range(place * samples, (place + 1) * samples)
-    ]
+    requests: list[Request] = []
+    for row in rows:
+        prompt = stage.render(row.input)
+        for n in range(len(requests), len(requests) + samples):
+            requests.append(request_of(stage, prompt, row.schema, model, decoding=decoding, id=str(n), seed=seed + n))
     texts = _run(_answers(requests, settings or TorchSettings(), told))
     found: list[Pair] = []
     for place, row in enumerate(rows):
@@ -128,13 +126,12 @@ async def _answers(requests: Sequence[Request], settings: TorchSettings, told: C
 
 
 def _run(work: Coroutine[Any, Any, list[str]]) -> list[str]:
-    """Run a coroutine to its end, also where an event loop runs already, as in a notebook."""
+    """Run a coroutine to its end, also where an event loop runs already, as in a notebook; Ctrl-C ends it."""
+    loop = LoopThread("fslm-pairs")
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
+        return loop.submit(work).result()
+    finally:
+        loop.close()
 
 
 def _paired(row: Row, stage: Stage[Any, Any], texts: Sequence[str], accepts: Accepts, most: int) -> list[Pair]:
